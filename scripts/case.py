@@ -1,0 +1,309 @@
+"""Reads and checks data/<case>/case.toml; nothing else reads it.
+
+Every complaint names the file, what was found and what to do. `make new CASE=name` writes a
+commented case.toml that explains each key.
+"""
+
+import difflib
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scripts.variants import VARIANTS
+
+DTYPES = ("float32", "float16", "uint8", "int32", "int64", "bool")
+HEADS = ("logit", "two_logits", "multiclass", "probability")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+TEXT, WHOLE, NUMBER, LIST, TABLE = (str,), (int,), (int, float), (list,), (dict,)
+# table -> key -> (types it may have, whether it must be there)
+KEYS: dict[str, dict[str, tuple[tuple[type, ...], bool]]] = {
+    "": {
+        "precision": (NUMBER, False), "skip": (LIST, False), "model": (TABLE, True),
+        "inputs": (LIST, True), "labels": (TABLE, True), "images": (TABLE, False),
+        "csv": (TABLE, False),
+    },
+    "model": {
+        "factory": (TEXT, True), "weights": (TEXT, True), "weights_key": (TEXT, False),
+        "arguments": (TABLE, False), "head": (TEXT, True), "positive_class": (WHOLE, False),
+        "output": ((int, str), False), "max_batch": (WHOLE, True),
+    },
+    "inputs": {
+        "name": (TEXT, True), "shape": (LIST, True), "dtype": (TEXT, True),
+        "file": (TEXT, False), "columns": (LIST, False),
+    },
+    "labels": {
+        "positive": ((int, str), False), "negative": ((int, str), False),
+        "file": (TEXT, False), "column": (TEXT, False),
+    },
+    "images": {
+        "folder": (TEXT, True), "mode": (TEXT, True), "resize": ((int, list), False),
+        "centre_crop": ((int, list), False), "interpolation": (TEXT, False),
+        "divide_by": (NUMBER, False), "mean": (LIST, False), "std": (LIST, False),
+        "layout": (TEXT, False),
+    },
+    "csv": {"file": (TEXT, True)},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Input:
+    """One named input of the model: `shape` is that of one sample, without the batch."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    file: Path | None
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Images:
+    """A folder of images with one subfolder per class, and how to make an array of one."""
+
+    folder: Path
+    mode: str  # "grey" or "rgb"
+    resize: int | tuple[int, int] | None  # shorter side, or (height, width), in pixels
+    centre_crop: tuple[int, int] | None  # (height, width)
+    interpolation: str
+    divide_by: float | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    layout: str  # "chw" or "hwc"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One trained model with its labelled test data, as case.toml describes it."""
+
+    name: str
+    path: Path
+    precision: Fraction
+    skip: tuple[str, ...]
+    factory: str
+    weights: Path
+    weights_key: str | None
+    arguments: dict[str, Any]
+    head: str
+    positive_class: int
+    output: int | str | None
+    max_batch: int
+    inputs: tuple[Input, ...]
+    labels_file: Path | None
+    labels_column: str | None
+    positive: int | str
+    negative: int | str | None
+    images: Images | None
+    csv: Path | None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the case; the paths in case.toml are relative to it."""
+        return self.path.parent
+
+
+def read_case(path: Path) -> Case:
+    """Read case.toml. Raises click.ClickException with one sentence on anything wrong."""
+    try:
+        try:
+            import tomllib
+        except ModuleNotFoundError:  # Python 3.10
+            import tomli as tomllib
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise click.ClickException(
+            f"{path} does not exist; `make new CASE={path.parent.name}` writes one to fill in."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"{path} is not valid TOML: {error}.") from None
+    try:
+        return _case(path, content)
+    except ValueError as error:
+        raise click.ClickException(f"{path}: {error}") from None
+
+
+def _case(path: Path, content: dict[str, Any]) -> Case:
+    _check(content, "")
+    model, labels = content["model"], content["labels"]
+    _check(model, "model")
+    _check(labels, "labels")
+    _one_of("head", model["head"], HEADS)
+    precision = content.get("precision", 0.9)
+    if not 0 < precision <= 1 or Fraction(repr(precision)).denominator > 10**9:
+        raise ValueError(f"precision is {precision}; it must lie above 0 and at most at 1, with at most 9 decimals.")
+    if model["max_batch"] < 1:
+        raise ValueError(f"max_batch is {model['max_batch']}; it must be at least 1.")
+    names = [variant.name for variant in VARIANTS[1:]]
+    for name in content.get("skip", []):
+        _one_of("skip", name, names)
+    images = _images(path, content["images"]) if "images" in content else None
+    csv = None
+    if "csv" in content:
+        _check(content["csv"], "csv")
+        csv = _inside(path, content["csv"]["file"])
+    if images and csv:
+        raise ValueError("[images] and [csv] are both there; keep the one that holds the data.")
+    inputs = _inputs(path, content["inputs"], images is not None, csv is not None)
+    positive = labels.get("positive", 1)
+    negative = labels.get("negative", {0: 1, 1: 0}.get(positive))  # type: ignore[call-overload]
+    _check_labels(labels, images is not None, csv is not None)
+    return Case(
+        name=path.parent.name,
+        path=path,
+        precision=Fraction(repr(precision)),
+        skip=tuple(content.get("skip", [])),
+        factory=model["factory"],
+        weights=_inside(path, model["weights"]),
+        weights_key=model.get("weights_key"),
+        arguments=model.get("arguments", {}),
+        head=model["head"],
+        positive_class=_positive_class(model),
+        output=model.get("output"),
+        max_batch=model["max_batch"],
+        inputs=inputs,
+        labels_file=_inside(path, labels["file"]) if "file" in labels else None,
+        labels_column=labels.get("column"),
+        positive=positive,
+        negative=negative,
+        images=images,
+        csv=csv,
+    )
+
+
+def _check(table: Any, where: str) -> None:
+    """Unknown keys first (with the nearest known one), then missing ones, then types."""
+    title = f"[{where}]" if where else "the top of the file"
+    known = KEYS[where]
+    if not isinstance(table, dict):
+        raise ValueError(f"{title} is {_kind(table)}, and must be a table.")
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.5)
+            advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
+            raise ValueError(f"unknown key {key!r} in {title}; {advice}")
+    for key, (types, required) in known.items():
+        if key not in table:
+            if required:
+                raise ValueError(f"the key {key!r} is missing in {title}; `make new` shows it.")
+        elif not isinstance(table[key], types) or isinstance(table[key], bool):
+            wanted = " or ".join(_KINDS[kind] for kind in types)
+            raise ValueError(f"{key!r} in {title} is {_kind(table[key])}, and must be {wanted}.")
+
+
+_KINDS = {str: "a text", int: "a whole number", float: "a number", list: "a list",
+          dict: "a table", bool: "true or false"}  # fmt: skip
+
+
+def _kind(value: Any) -> str:
+    return f"{_KINDS.get(type(value), type(value).__name__)} ({value!r})"
+
+
+def _one_of(key: str, value: Any, known: tuple[str, ...] | list[str]) -> None:
+    if value not in known:
+        near = difflib.get_close_matches(str(value), known, 1, 0.5)
+        advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
+        raise ValueError(f"{key} is {value!r}; {advice}")
+
+
+def _inside(path: Path, name: str) -> Path:
+    """A path of case.toml. It stays in the case's folder, which is what containers see."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(
+            f"the path {name!r} leaves the folder {path.parent}; put the file there, or a link to it."
+        )
+    return path.parent / name
+
+
+def _whole_numbers(key: str, values: Any) -> tuple[int, ...]:
+    good = all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in values)
+    if not good:
+        raise ValueError(f"{key} is {values!r}; it must be whole numbers above 0.")
+    return tuple(values)
+
+
+def _positive_class(model: dict[str, Any]) -> int:
+    if model["head"] == "multiclass" and "positive_class" not in model:
+        raise ValueError("head is 'multiclass': positive_class must say which class is positive.")
+    value: int = model.get("positive_class", 1)
+    if value < 0 or (model["head"] in ("logit", "two_logits") and value > 1):
+        raise ValueError(f"positive_class is {value}; with the head {model['head']!r} it is 0 or 1.")
+    return value
+
+
+def _inputs(path: Path, tables: list[Any], images: bool, csv: bool) -> tuple[Input, ...]:
+    if not tables:
+        raise ValueError("inputs is empty; write one [[inputs]] table for each input.")
+    key = "columns" if csv else "file"
+    result = []
+    for table in tables:
+        _check(table, "inputs")
+        name = table["name"]
+        _one_of("dtype", table["dtype"], DTYPES)
+        if not NAME.fullmatch(name) or name in [other.name for other in result]:
+            raise ValueError(
+                f"the input name {name!r} must be of letters, digits and _, and stand only once."
+            )
+        if images and (len(tables) > 1 or "file" in table or "columns" in table):
+            raise ValueError("with [images] there is one [[inputs]] with name, shape and dtype.")
+        if not images and (key not in table or len(table) != 4):
+            raise ValueError(f"the input {name!r} needs name, shape, dtype and {key!r}, no more.")
+        shape = _whole_numbers(f"shape of the input {name!r}", table["shape"])
+        file = _inside(path, table["file"]) if "file" in table else None
+        result.append(Input(name, shape, table["dtype"], file, tuple(table.get("columns", ()))))
+    return tuple(result)
+
+
+def _check_labels(labels: dict[str, Any], images: bool, csv: bool) -> None:
+    key = None if images else "column" if csv else "file"
+    for other in ("file", "column"):
+        if (other in labels) != (other == key):
+            where = "[images]" if images else "[csv]" if csv else ".npy files"
+            verb = "needs" if other == key else "has no use for"
+            raise ValueError(f"[labels] {verb} {other!r} when the data is {where}.")
+    if images and not isinstance(labels.get("positive"), str):
+        raise ValueError("[labels] positive must name the subfolder of the positive class.")
+
+
+def _images(path: Path, table: dict[str, Any]) -> Images:
+    _check(table, "images")
+    _one_of("mode", table["mode"], ("grey", "rgb"))
+    _one_of("layout", table.get("layout", "chw"), ("chw", "hwc"))
+    interpolation = table.get("interpolation", "bilinear")
+    _one_of("interpolation", interpolation, ("nearest", "bilinear", "bicubic", "lanczos"))
+    channels = 1 if table["mode"] == "grey" else 3
+    per_channel = {}
+    for key in ("mean", "std"):
+        values = table.get(key)
+        if values is not None and (
+            len(values) != channels or not all(isinstance(v, (int, float)) for v in values)
+        ):
+            raise ValueError(f"{key} in [images] is {values!r}; it needs {channels} number(s).")
+        per_channel[key] = None if values is None else tuple(float(v) for v in values)
+    if table.get("divide_by") == 0 or 0 in (per_channel["std"] or ()):
+        raise ValueError("divide_by and std in [images] must not be 0.")
+    resize = _size("resize", table.get("resize"))
+    crop = _size("centre_crop", table.get("centre_crop"))
+    return Images(
+        folder=_inside(path, table["folder"]),
+        mode=table["mode"],
+        resize=resize,
+        centre_crop=(crop, crop) if isinstance(crop, int) else crop,
+        interpolation=interpolation,
+        divide_by=table.get("divide_by"),
+        mean=per_channel["mean"],
+        std=per_channel["std"],
+        layout=table.get("layout", "chw"),
+    )
+
+
+def _size(key: str, value: Any) -> int | tuple[int, int] | None:
+    if value is None:
+        return None
+    sizes = _whole_numbers(f"{key} in [images]", value if isinstance(value, list) else [value])
+    if isinstance(value, list) and len(sizes) != 2:
+        raise ValueError(f"{key} in [images] is {value!r}; give one number or [height, width].")
+    return (sizes[0], sizes[1]) if isinstance(value, list) else sizes[0]

@@ -1,0 +1,132 @@
+"""Export the PyTorch model to ONNX in float32, with a dynamic batch, and try it.
+
+Reads   case.toml, the weights, samples.json
+Writes  model.onnx (and model.onnx.data from 2 GB of weights on)
+Runs    on the CPU
+Usage   python3 -m scripts.export_onnx data/digits/case.toml --samples results/digits/samples.json \
+            --out model_repository/digits_onnx_fp32/1/model.onnx
+Prints  onnx_fp32: opset 18, 12 nodes, 0.1 MB, runs at batch 1, 31, 32
+"""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scripts.case import Case, read_case
+from scripts.files import writing
+from scripts.onnx_session import trial_sizes, try_model
+from scripts.samples import Batch, Samples
+from scripts.torch_model import exact_float32, load_model
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+OPSET = 18  # what torch's exporter writes natively; every ONNX Runtime since 1.14 loads it
+IR_VERSION = 10  # the newest that ONNX Runtime 1.19 (Triton 24.10) loads
+ONE_FILE_BYTES = 2_000_000_000  # a protobuf cannot exceed 2 GiB
+OUTPUT = "output"
+ADVICE = (
+    "If the batch size is the cause, take it from x.shape[0] instead of a fixed number; if an "
+    "`if` on a tensor's value is, write it with torch.where; if an operator is not supported, "
+    "replace it in the model's forward()."
+)
+
+
+@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
+@click.argument("case_toml", type=click.Path(path_type=Path))
+@click.option("--samples", required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path))
+def main(case_toml: Path, samples: Path, out: Path) -> None:
+    case = read_case(case_toml)
+    exact_float32()
+    batch = Samples(case, samples).some(max(3, case.max_batch))
+    model = export(case, load_model(case), {name: array[:3] for name, array in batch.items()})
+    save(model, out, case, batch)
+    sizes = ", ".join(str(size) for size in trial_sizes(case.max_batch))
+    click.echo(
+        f"onnx_fp32: opset {OPSET}, {len(model.graph.node)} nodes, "
+        f"{out.stat().st_size / 1e6:.1f} MB, runs at batch {sizes}"
+    )
+
+
+def export(case: Case, model: "torch.nn.Module", batch: Batch) -> "onnx.ModelProto":
+    """The model as ONNX: inputs named as in case.toml, one output, the first axis dynamic.
+
+    Raises click.ClickException with torch's own words where the export fails.
+    """
+    import numpy as np
+    import torch
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    tensors = tuple(torch.from_numpy(np.array(array)) for array in batch.values())
+    axis = torch.export.Dim("batch")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's deprecations within itself
+            program = torch.onnx.export(
+                model,
+                tensors,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[one.name for one in case.inputs],
+                output_names=[OUTPUT],
+                dynamic_shapes=(tuple({0: axis} for _ in tensors),),
+                verbose=False,
+            )
+    except Exception as error:  # torch raises many kinds; its words are kept
+        raise click.ClickException(
+            f"torch.onnx.export failed for {case.path}: {_words(error)}\n{ADVICE}"
+        ) from None
+    assert program is not None
+    return tidy(program.model_proto)
+
+
+def tidy(model: "onnx.ModelProto") -> "onnx.ModelProto":
+    """Without the exporter's notes: stack traces with this machine's paths, in every node."""
+    model.ir_version = IR_VERSION
+    for holder in (model, model.graph, *model.graph.node, *model.graph.value_info,
+                   *model.graph.input, *model.graph.output, *model.graph.initializer):  # fmt: skip
+        del holder.metadata_props[:]
+        holder.ClearField("doc_string")
+    return model
+
+
+def save(model: "onnx.ModelProto", out: Path, case: Case, batch: Batch) -> None:
+    """Write the model where nothing stands until it was checked in full and has run."""
+    import onnx
+
+    external = sum(_bytes(tensor) for tensor in model.graph.initializer) >= ONE_FILE_BYTES
+    data = out.with_name(out.name + ".data")
+    with writing(out) as temporary:
+        if external:
+            onnx.save_model(
+                model, temporary, save_as_external_data=True, location=data.name,
+                all_tensors_to_one_file=True,
+            )  # fmt: skip
+        else:
+            onnx.save_model(model, temporary)
+        try:
+            onnx.checker.check_model(str(temporary), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise click.ClickException(f"The ONNX checker refuses {out}: {error}") from None
+        try_model(temporary, case, batch)
+
+
+def _bytes(tensor: Any) -> int:
+    return tensor.ByteSize() if not tensor.raw_data else len(tensor.raw_data)
+
+
+def _words(error: BaseException) -> str:
+    """The innermost cause, without torch's own report around it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: " + "\n".join(lines[:4])
+
+
+if __name__ == "__main__":
+    main()

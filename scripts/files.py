@@ -1,0 +1,83 @@
+"""The contract for files between steps: whole or absent, hashed, and JSON with finite numbers only.
+
+`results/<case>/<variant>.<step>.json` holds: variant, step, mode, device, `inputs` (path -> sha256
+of what the result was computed from), versions, and what the step found.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; rename it to `path` when the block ends well.
+
+    After an error, a full disk or Ctrl-C the temporary file is removed and `path` is what it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def relative(path: Path) -> str:
+    """The path as results record it: relative to the project folder where it lies inside."""
+    path = Path(os.path.abspath(path))
+    here = Path.cwd()
+    return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.as_posix()
+
+
+def hashes(paths: list[Path]) -> dict[str, str]:
+    """path -> sha256, in the order given: the `inputs` of a result."""
+    return {relative(path): sha256(path) for path in paths}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of `packages`, and Python's."""
+    python = ".".join(str(part) for part in sys.version_info[:3])
+    return {"python": python} | {name: version(name) for name in packages}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a result. Raises ValueError on NaN or infinity, which JSON cannot hold."""
+    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
+    with writing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a result of an earlier step."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise click.ClickException(f"{path} is missing; run `make all` to build it.") from None
+    except ValueError as error:
+        raise click.ClickException(
+            f"{path} is not readable JSON ({error}). Remove it and run `make all`."
+        ) from None
+    if not isinstance(content, dict):
+        raise click.ClickException(f"{path} holds no JSON object. Remove it and run `make all`.")
+    return content

@@ -1,0 +1,99 @@
+"""Prove from the file itself what precision a converted ONNX model computes in.
+
+Reads   model.onnx
+Writes  <variant>.precision.json: shares of nodes and of weight bytes in float16
+Runs    on the CPU
+Usage   python3 -m scripts.prove_precision --variant onnx_fp16 \
+            --model model_repository/digits_onnx_fp16/1/model.onnx \
+            --out results/digits/onnx_fp16.precision.json
+Prints  onnx_fp16: 100 % of the nodes and 100 % of the weight bytes are float16
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scripts.convert_fp16 import TINY_KEY, element_types
+from scripts.files import hashes, versions, write_json
+from scripts.variants import BY_NAME
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
+@click.option("--variant", required=True, type=click.Choice(list(BY_NAME)))
+@click.option("--model", required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--out", required=True, type=click.Path(path_type=Path))
+def main(variant: str, model: Path, out: Path) -> None:
+    import onnx
+
+    loaded = onnx.load(model)
+    found = shares(loaded)
+    wanted = BY_NAME[variant].precision
+    if found["weight_bytes"] == 0:
+        raise click.ClickException(f"{model} holds no weights in floating point: nothing to prove.")
+    if wanted == "float16" and found["weight_share_float16"] == 0:
+        raise click.ClickException(
+            f"{model} is called {variant}, and none of its weights are float16. The conversion "
+            "did nothing; it must not be shipped under that name."
+        )
+    if wanted == "float32" and found["weight_share_float16"] > 0:
+        raise click.ClickException(f"{model} is called {variant}, and holds float16 weights.")
+    notes = {entry.key: entry.value for entry in loaded.metadata_props}
+    content = {
+        "variant": variant,
+        "step": "precision",
+        "inputs": hashes([model]),
+        "versions": versions("onnx"),
+        "metrics": found
+        | {
+            "file_bytes": sum(path.stat().st_size for path in model.parent.glob(model.name + "*")),
+            "values_below_float16": int(notes.get(TINY_KEY, 0)),
+        },
+    }
+    write_json(out, content)
+    click.echo(
+        f"{variant}: {found['node_share_float16']:.0%} of the nodes and "
+        f"{found['weight_share_float16']:.0%} of the weight bytes are float16"
+    )
+
+
+def shares(model: "onnx.ModelProto") -> dict[str, Any]:
+    """Counts over the graph and its subgraphs.
+
+    `nodes`: nodes that compute in floating point (Cast, Constant and Identity do not compute);
+    `node_share_float16`: how many of them give float16; `weight_bytes`: bytes of stored
+    floating-point values; `weight_share_float16`: the share of them in float16.
+    """
+    import onnx
+
+    from scripts.fp16_passes import FLOAT, FLOAT16, graphs
+
+    half = {FLOAT16: True, FLOAT: False}
+    types = element_types(onnx.shape_inference.infer_shapes(model).graph)
+    nodes, node_half, size, size_half = 0, 0, 0, 0
+    for graph in graphs(model.graph):
+        stored = list(graph.initializer)
+        for node in graph.node:
+            stored += [attribute.t for attribute in node.attribute]
+            made = [half[types[name]] for name in node.output if types.get(name) in half]
+            if made and node.op_type not in ("Cast", "Constant", "Identity"):
+                nodes += 1
+                node_half += all(made)
+        for tensor in stored:
+            if tensor.data_type in half:
+                values = onnx.numpy_helper.to_array(tensor)
+                size += values.nbytes
+                size_half += values.nbytes if half[tensor.data_type] else 0
+    return {
+        "nodes": nodes,
+        "node_share_float16": node_half / nodes if nodes else 0.0,
+        "weight_bytes": size,
+        "weight_share_float16": size_half / size if size else 0.0,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Run the whole test set through one variant and store one logit per sample.
+
+Reads   case.toml, samples.json, the model (the weights for torch_fp32, else model.onnx)
+Writes  <variant>.logits.npy (float32, one per sample) and <variant>.score.json
+Runs    on the CPU, or with --device cuda on a GPU
+Usage   python3 -m scripts.score_variant data/digits/case.toml --variant onnx_fp32 \
+            --samples results/digits/samples.json --mode local --device cpu \
+            --model model_repository/digits_onnx_fp32/1/model.onnx \
+            --out results/digits/onnx_fp32.logits.npy
+Prints  onnx_fp32: 899 samples scored on CPUExecutionProvider
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from scripts.case import Case, read_case
+from scripts.files import hashes, versions, write_json, writing
+from scripts.heads import log_odds, saturated
+from scripts.onnx_session import default_threads, open_session, run_session
+from scripts.samples import Batch, Samples
+from scripts.torch_model import exact_float32, load_model, run_torch
+from scripts.variants import BY_NAME, REFERENCE
+
+Run = Callable[[Batch], NDArray[Any]]
+BLOCK_ROWS = 8192  # raw outputs turned into logits at a time
+
+
+@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
+@click.argument("case_toml", type=click.Path(path_type=Path))
+@click.option("--variant", required=True, type=click.Choice(list(BY_NAME)))
+@click.option("--samples", required=True, type=click.Path(path_type=Path))
+@click.option("--model", required=True, type=click.Path(path_type=Path))
+@click.option("--mode", required=True, type=click.Choice(["local", "docker"]))
+@click.option("--device", required=True, type=click.Choice(["cpu", "cuda"]))
+@click.option("--out", required=True, type=click.Path(path_type=Path))
+def main(
+    case_toml: Path, variant: str, samples: Path, model: Path, mode: str, device: str, out: Path
+) -> None:
+    case = read_case(case_toml)
+    data = Samples(case, samples)
+    threads = default_threads()
+    run, provider = open_variant(case, variant, model, device, threads)
+    with writing(out) as temporary:
+        found = score(case, run, data, temporary, variant)
+    if variant == REFERENCE.name and found["nonfinite"]:
+        out.unlink()
+        raise click.ClickException(
+            f"{variant} gives NaN or infinity for {found['nonfinite']} of {len(data)} samples. A "
+            "reference must give a logit for each: look at the weights and the inputs."
+        )
+    content = {
+        "variant": variant,
+        "step": "score",
+        "mode": mode,
+        "device": device,
+        "provider": provider,
+        "threads": threads,
+        "batch": case.max_batch,
+        "inputs": hashes([case.path, samples, model]),
+        "versions": versions("torch" if variant == REFERENCE.name else "onnxruntime", "numpy"),
+        "logits": hashes([out]),
+        "metrics": found,
+    }
+    write_json(out.with_name(f"{variant}.score.json"), content)
+    click.echo(f"{variant}: {len(data)} samples scored on {provider}")
+
+
+def open_variant(
+    case: Case, variant: str, model: Path, device: str, threads: int, spin: bool = True
+) -> tuple[Run, str]:
+    """(a function from batch to raw output, the name of what runs it)."""
+    if BY_NAME[variant].runtime == "torch":
+        import torch
+
+        if device == "cuda" and not torch.cuda.is_available():
+            raise click.ClickException(
+                "PyTorch was asked for a GPU and finds none (torch.cuda.is_available() is False). "
+                "Check the driver, or run with GPU=no."
+            )
+        exact_float32()
+        torch.set_num_threads(threads)
+        network = load_model(case).to(device)
+        return (lambda batch: run_torch(network, batch, device)), f"torch on {device}"
+    session = open_session(model, device, threads, spin)
+    return (lambda batch: run_session(session, batch)), session.get_providers()[0]
+
+
+def score(case: Case, run: Run, data: Samples, out: Path, name: str) -> dict[str, int]:
+    """Write the logits, batch by batch, to `out`; counts of samples, saturated and not finite."""
+    logits = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+        out, mode="w+", dtype=np.float32, shape=(len(data),)
+    )
+    counts = {"samples": len(data), "saturated": 0, "nonfinite": 0}
+    done, raw, rows = 0, [], 0
+    with _progress(len(data), name) as bar:
+        for batch in data.batches(case.max_batch):
+            raw.append(run(batch))
+            rows += len(raw[-1])
+            if rows >= BLOCK_ROWS or done + rows == len(data):
+                block = np.concatenate(raw)
+                try:
+                    z = log_odds(block, case.head, case.positive_class).astype(np.float32)
+                except ValueError as error:
+                    raise click.ClickException(f"{name} on {case.path}: {error}.") from None
+                logits[done : done + rows] = z
+                counts["saturated"] += saturated(block, case.head)
+                counts["nonfinite"] += int((~np.isfinite(z)).sum())
+                done, raw, rows = done + rows, [], 0
+                bar.update(done - bar.n)
+    if done != len(data):
+        raise ValueError(f"scored {done} of {len(data)} samples")
+    logits.flush()
+    return counts
+
+
+def _progress(total: int, name: str) -> Any:
+    """A bar on a terminal, nothing otherwise: the step prints its one line at the end."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=name, unit="samples", leave=False, disable=not sys.stderr.isatty())
+
+
+if __name__ == "__main__":
+    main()
