@@ -7,6 +7,8 @@ MAKEFLAGS += --no-builtin-rules --warn-undefined-variables --no-print-directory
 
 # ---- settings ------------------------------------------------------------------------------------
 PYTHON ?= python3
+V ?=
+Q := $(if $(V),,@)
 CASE ?= digits
 MODE ?= local
 GPU ?= $(if $(shell command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null),yes,no)
@@ -68,12 +70,11 @@ closure = $(1) $(foreach m,$(patsubst $(1):%,%,$(filter $(1):%,$(EDGES))),$(call
 code = $(patsubst %,scripts/%.py,$(sort $(call closure,$(1)))) $(INSTALLED)
 
 all: $(INSTALLED) results/report.md $(R)/report.md $(REPO)/$(CASE)/config.pbtxt ## check, convert, compare, conclude, publish: the report of CASE
-	@:
 
 # ---- set-up, once --------------------------------------------------------------------------------
 $(INSTALLED): $(REQUIREMENTS)
 	@echo "Setting up $(VENV) (once)"
-	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 10) or sys.exit(f"Python 3.10 or newer is needed; {sys.executable} is {v[0]}.{v[1]}. Name another one: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 10) or sys.exit(f"Python 3.10 or newer is needed; {sys.executable} is {v[0]}.{v[1]}. Name another one: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(addprefix --requirement ,$(REQUIREMENTS))
 	$(VENV)/bin/pip freeze > $@
@@ -84,41 +85,41 @@ $(TOOLS): docker/requirements-dev.txt $(INSTALLED)
 
 # ---- the arrows ----------------------------------------------------------------------------------
 $(R)/samples.json $(R)/labels.npy &: $(TOML) $(DATA) $(call code,read_samples)
-	$(in) scripts.read_samples $(TOML) --out $(R)/samples.json
+	$(Q)$(in) scripts.read_samples $(TOML) --out $(R)/samples.json
 
 $(R)/torch_fp32.check.json: $(MODEL) $(R)/samples.json $(call code,check_model)
-	$(in) scripts.check_model $(TOML) --samples $(R)/samples.json --out $@
+	$(Q)$(in) scripts.check_model $(TOML) --samples $(R)/samples.json --out $@
 
 $(REPO)/$(CASE)_onnx_fp32/1/model.onnx: $(R)/torch_fp32.check.json $(MODEL) $(R)/samples.json $(call code,export_onnx)
-	$(in) scripts.export_onnx $(TOML) --samples $(R)/samples.json --out $@
+	$(Q)$(in) scripts.export_onnx $(TOML) --samples $(R)/samples.json --out $@
 
 $(REPO)/$(CASE)_onnx_fp16/1/model.onnx: $(REPO)/$(CASE)_onnx_fp32/1/model.onnx $(call code,convert_fp16)
-	$(in) scripts.convert_fp16 $(TOML) --samples $(R)/samples.json --model $< --out $@
+	$(Q)$(in) scripts.convert_fp16 $(TOML) --samples $(R)/samples.json --model $< --out $@
 
 $(ONNX:%=$(REPO)/$(CASE)_%/config.pbtxt): $(REPO)/$(CASE)_%/config.pbtxt: $(REPO)/$(CASE)_%/1/model.onnx $(TOML) $(call code,write_config)
-	$(in) scripts.write_config $(TOML) --name $(CASE)_$* --model $< --gpu $(GPU) --out $@
+	$(Q)$(in) scripts.write_config $(TOML) --name $(CASE)_$* --model $< --gpu $(GPU) --out $@
 
 $(ONNX:%=$(R)/%.precision.json): $(R)/%.precision.json: $(REPO)/$(CASE)_%/1/model.onnx $(call code,prove_precision)
-	$(in) scripts.prove_precision --variant $* --model $< --out $@
+	$(Q)$(in) scripts.prove_precision --variant $* --model $< --out $@
 
 define score
 $(R)/$(1).logits.npy $(R)/$(1).score.json &: $(call artefact,$(1)) $(MODEL) $(R)/samples.json $(R)/torch_fp32.check.json $(call code,score_variant)
-	$(in) scripts.score_variant $(TOML) --variant $(1) --samples $(R)/samples.json --model $(call artefact,$(1)) --mode $(MODE) --device $(DEVICE) --out $(R)/$(1).logits.npy
+	$(Q)$(in) scripts.score_variant $(TOML) --variant $(1) --samples $(R)/samples.json --model $(call artefact,$(1)) --mode $(MODE) --device $(DEVICE) --out $(R)/$(1).logits.npy
 endef
 $(foreach variant,$(VARIANTS),$(eval $(call score,$(variant))))
 
 $(R)/torch_fp32.threshold.json: $(TOML) $(R)/torch_fp32.logits.npy $(R)/labels.npy $(call code,choose_threshold)
-	$(in) scripts.choose_threshold $(TOML) --logits $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --out $@
+	$(Q)$(in) scripts.choose_threshold $(TOML) --logits $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --out $@
 
 COMPARED := $(R)/torch_fp32.logits.npy $(R)/torch_fp32.threshold.json
 $(VARIANTS:%=$(R)/%.verdicts.json): $(R)/%.verdicts.json: $(R)/%.logits.npy $(COMPARED) $(R)/labels.npy $(R)/samples.json $(call code,compare_verdicts)
-	$(in) scripts.compare_verdicts --variant $* --logits $< --reference $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --samples $(R)/samples.json --threshold $(R)/torch_fp32.threshold.json --out $@
+	$(Q)$(in) scripts.compare_verdicts --variant $* --logits $< --reference $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --samples $(R)/samples.json --threshold $(R)/torch_fp32.threshold.json --out $@
 
 $(ONNX:%=$(R)/%.deviation.png): $(R)/%.deviation.png: $(R)/%.logits.npy $(COMPARED) $(call code,plot_deviation)
-	$(in) scripts.plot_deviation --variant $* --logits $< --reference $(R)/torch_fp32.logits.npy --threshold $(R)/torch_fp32.threshold.json --out $@
+	$(Q)$(in) scripts.plot_deviation --variant $* --logits $< --reference $(R)/torch_fp32.logits.npy --threshold $(R)/torch_fp32.threshold.json --out $@
 
 $(R)/threshold.png: $(COMPARED) $(R)/labels.npy $(call code,plot_threshold)
-	$(in) scripts.plot_threshold --logits $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --threshold $(R)/torch_fp32.threshold.json --out $@
+	$(Q)$(in) scripts.plot_threshold --logits $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --threshold $(R)/torch_fp32.threshold.json --out $@
 
 PICTURES := $(R)/threshold.png $(ONNX:%=$(R)/%.deviation.png)
 FOUND := $(VARIANTS:%=$(R)/%.verdicts.json) $(VARIANTS:%=$(R)/%.score.json) $(ONNX:%=$(R)/%.precision.json)
@@ -126,29 +127,29 @@ CONFIGS := $(ONNX:%=$(REPO)/$(CASE)_%/config.pbtxt)
 
 # Timed when nothing else is left to run, also under make -j.
 $(R)/latency.json: $(ARTEFACTS) $(TOML) $(R)/samples.json $(call code,measure_latency) | $(FOUND) $(PICTURES) $(CONFIGS)
-	$(in) scripts.measure_latency $(TOML) --mode $(MODE) --device $(DEVICE) --samples $(R)/samples.json --out $@ $(foreach variant,$(VARIANTS),$(variant)=$(call artefact,$(variant)))
+	$(Q)$(in) scripts.measure_latency $(TOML) --mode $(MODE) --device $(DEVICE) --samples $(R)/samples.json --out $@ $(foreach variant,$(VARIANTS),$(variant)=$(call artefact,$(variant)))
 
 $(R)/report.json: $(FOUND) $(R)/latency.json $(TOML) $(call code,conclude)
-	$(in) scripts.conclude $(TOML) --results $(R) --mode $(MODE) --why-mode "$(WHY_MODE)" --gpu $(GPU) --why-gpu "$(WHY_GPU)" --out $@
+	$(Q)$(in) scripts.conclude $(TOML) --results $(R) --mode $(MODE) --why-mode "$(WHY_MODE)" --gpu $(GPU) --why-gpu "$(WHY_GPU)" --out $@
 
 $(R)/report.md: $(R)/report.json $(PICTURES) $(call code,write_report)
-	$(in) scripts.write_report $< --out $@
+	$(Q)$(in) scripts.write_report $< --out $@
 
 # results/report.md is the report of the case that was run last; its first line says which.
 ifneq ($(shell sed -n 1p results/report.md 2>/dev/null),\# Verdict report: $(CASE))
 .PHONY: results/report.md
 endif
 results/report.md: $(R)/report.json $(R)/report.md $(call code,write_report)
-	$(in) scripts.write_report $< --pictures $(CASE)/ --out $@
+	$(Q)$(in) scripts.write_report $< --pictures $(CASE)/ --out $@
 
 $(REPO)/$(CASE)/config.pbtxt: $(R)/report.json $(R)/report.md $(CONFIGS) $(ARTEFACTS) $(call code,publish_model)
-	$(in) scripts.publish_model $< --repository $(REPO) --out $@
+	$(Q)$(in) scripts.publish_model $< --repository $(REPO) --out $@
 
 # ---- the other verbs -----------------------------------------------------------------------------
 .PHONY: all new test lint bench clean help
 
 new: $(INSTALLED) ## write a commented data/CASE/case.toml to fill in
-	$(in) scripts.new_case data/$(CASE)
+	$(Q)$(in) scripts.new_case data/$(CASE)
 
 test: lint ## ruff, mypy and all tests
 	$(in) pytest tests
@@ -159,7 +160,7 @@ lint: $(TOOLS)
 	$(VENV)/bin/mypy
 
 bench: $(INSTALLED) ## measure our own speed and memory: a table, and results/bench.json
-	$(in) scripts.bench --out results/bench.json
+	$(Q)$(in) scripts.bench --out results/bench.json
 
 clean: ## remove what was made for CASE; its data stays
 	rm -rf $(R) $(REPO)/$(CASE)_* results/report.md
@@ -173,3 +174,4 @@ help: ## this list, and the settings
 	@echo "  MODE=$(MODE)   where steps run ($(WHY_MODE))"
 	@echo "  GPU=$(GPU)   whether a GPU is used ($(WHY_GPU))"
 	@echo "  PYTHON=$(PYTHON)   makes $(VENV), once"
+	@echo "  V=$(V)   V=1 shows each command"

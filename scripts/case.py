@@ -134,7 +134,9 @@ def _case(path: Path, content: dict[str, Any]) -> Case:
     _one_of("head", model["head"], HEADS)
     precision = content.get("precision", 0.9)
     if not 0 < precision <= 1 or Fraction(repr(precision)).denominator > 10**9:
-        raise ValueError(f"precision is {precision}; it must lie above 0 and at most at 1, with at most 9 decimals.")
+        raise ValueError(
+            f"precision is {precision}; it must lie above 0 and at most at 1, with at most 9 decimals."
+        )
     if model["max_batch"] < 1:
         raise ValueError(f"max_batch is {model['max_batch']}; it must be at least 1.")
     names = [variant.name for variant in VARIANTS[1:]]
@@ -149,7 +151,7 @@ def _case(path: Path, content: dict[str, Any]) -> Case:
         raise ValueError("[images] and [csv] are both there; keep the one that holds the data.")
     inputs = _inputs(path, content["inputs"], images is not None, csv is not None)
     positive = labels.get("positive", 1)
-    negative = labels.get("negative", {0: 1, 1: 0}.get(positive))  # type: ignore[call-overload]
+    negative = labels.get("negative", {0: 1, 1: 0}.get(positive))
     _check_labels(labels, images is not None, csv is not None)
     return Case(
         name=path.parent.name,
@@ -230,7 +232,9 @@ def _positive_class(model: dict[str, Any]) -> int:
         raise ValueError("head is 'multiclass': positive_class must say which class is positive.")
     value: int = model.get("positive_class", 1)
     if value < 0 or (model["head"] in ("logit", "two_logits") and value > 1):
-        raise ValueError(f"positive_class is {value}; with the head {model['head']!r} it is 0 or 1.")
+        raise ValueError(
+            f"positive_class is {value}; with the head {model['head']!r} it is 0 or 1."
+        )
     return value
 
 
@@ -238,7 +242,7 @@ def _inputs(path: Path, tables: list[Any], images: bool, csv: bool) -> tuple[Inp
     if not tables:
         raise ValueError("inputs is empty; write one [[inputs]] table for each input.")
     key = "columns" if csv else "file"
-    result = []
+    result: list[Input] = []
     for table in tables:
         _check(table, "inputs")
         name = table["name"]

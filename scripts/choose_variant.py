@@ -95,9 +95,7 @@ def choose(variants: dict[str, dict[str, Any]], threshold: float) -> dict[str, A
     }
 
 
-def _rank(
-    variants: dict[str, dict[str, Any]], names: list[str]
-) -> tuple[str, str, dict[str, str]]:
+def _rank(variants: dict[str, dict[str, Any]], names: list[str]) -> tuple[str, str, dict[str, str]]:
     """(the winner, how it was settled as the end of a sentence, name -> reason of each loser)."""
     lost: dict[str, str] = {}
     settled = ""

@@ -78,7 +78,9 @@ def compare(
     Raises ValueError when the lengths differ or nothing is there to compare.
     """
     if not len(logits) == len(reference) == len(labels):
-        raise ValueError(f"{len(logits)} logits, {len(reference)} of the reference, {len(labels)} labels")
+        raise ValueError(
+            f"{len(logits)} logits, {len(reference)} of the reference, {len(labels)} labels"
+        )
     if not len(logits):
         raise ValueError("no samples: nothing was compared")
     verdicts, right = logits >= threshold, reference >= threshold

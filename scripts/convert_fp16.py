@@ -54,7 +54,7 @@ def main(case_toml: Path, samples: Path, model: Path, out: Path) -> None:
     save(converted, out, case, Samples(case, samples).some(case.max_batch))
     sizes = ", ".join(str(size) for size in trial_sizes(case.max_batch))
     click.echo(
-        f"onnx_fp16: {len(converted.graph.node)} nodes, {out.stat().st_size / 1e6:.1f} MB, "
+        f"onnx_fp16: {len(converted.graph.node)} nodes, {out.stat().st_size / 1e6:.2g} MB, "
         f"runs at batch {sizes}"
     )
 

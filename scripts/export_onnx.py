@@ -49,7 +49,7 @@ def main(case_toml: Path, samples: Path, out: Path) -> None:
     sizes = ", ".join(str(size) for size in trial_sizes(case.max_batch))
     click.echo(
         f"onnx_fp32: opset {OPSET}, {len(model.graph.node)} nodes, "
-        f"{out.stat().st_size / 1e6:.1f} MB, runs at batch {sizes}"
+        f"{out.stat().st_size / 1e6:.2g} MB, runs at batch {sizes}"
     )
 
 

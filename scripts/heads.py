@@ -55,9 +55,9 @@ def _columns(z: NDArray[Any], head: str, positive_class: int) -> int:
             return 1
     elif z.ndim == 2:
         k = z.shape[1]
-        if (head == "two_logits" and k == 2) or head in ("multiclass", "probability"):
-            if positive_class < k:
-                return k
+        fits = k == 2 if head == "two_logits" else head in ("multiclass", "probability")
+        if fits and positive_class < k:
+            return k
     wanted = {
         "logit": "(n,) or (n, 1)",
         "two_logits": "(n, 2)",

@@ -75,7 +75,7 @@ def _scaled(pixels: NDArray[Any], how: Images, dtype: str) -> NDArray[Any]:
     """Arithmetic in float32; a dtype of whole numbers admits none and keeps the pixels."""
     if how.divide_by is None and how.mean is None and how.std is None:
         return pixels.astype(dtype)
-    array = pixels.astype(np.float32)
+    array: NDArray[Any] = pixels.astype(np.float32)
     if how.divide_by is not None:
         array = array / np.float32(how.divide_by)
     if how.mean is not None:

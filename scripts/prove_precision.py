@@ -71,7 +71,7 @@ def shares(model: "onnx.ModelProto") -> dict[str, Any]:
 
     from scripts.fp16_passes import FLOAT, FLOAT16, graphs
 
-    half = {FLOAT16: True, FLOAT: False}
+    half: dict[int | None, bool] = {FLOAT16: True, FLOAT: False}
     types = element_types(onnx.shape_inference.infer_shapes(model).graph)
     nodes, node_half, size, size_half = 0, 0, 0, 0
     for graph in graphs(model.graph):

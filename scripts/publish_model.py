@@ -38,7 +38,9 @@ def main(report_json: Path, repository: Path, out: Path) -> None:
     })  # fmt: skip
     config = (candidate / "config.pbtxt").read_text(encoding="utf-8")
     with writing(out) as temporary:
-        temporary.write_text(config.replace(f'"{candidate.name}"', f'"{case}"', 1), encoding="utf-8")
+        temporary.write_text(
+            config.replace(f'"{candidate.name}"', f'"{case}"', 1), encoding="utf-8"
+        )
     click.echo(f"{out.parent}/{number}: {variant}")
 
 
@@ -51,7 +53,9 @@ def publish(model: Path, candidate: Path, what: dict[str, object]) -> int:
     file = BY_NAME[str(what["variant"])].file
     assert file is not None
     files = {path.name: sha256(path) for path in sorted((candidate / "1").glob(file + "*"))}
-    numbers = [int(path.name) for path in model.glob("[1-9]*") if path.is_dir() and path.name.isdigit()]
+    numbers = [
+        int(path.name) for path in model.glob("[1-9]*") if path.is_dir() and path.name.isdigit()
+    ]
     newest = max(numbers, default=0)
     if newest and _version(model, newest) == files:
         number = newest

@@ -50,8 +50,8 @@ def main(case_toml: Path, out: Path) -> None:
         if one.name in arrays:
             check_array(load(arrays[one.name]), one, len(labels), arrays[one.name])
     labels_path = out.parent / "labels.npy"
-    with writing(labels_path) as temporary, open(temporary, "wb") as file:
-        np.save(file, labels)
+    with writing(labels_path) as temporary, open(temporary, "wb") as stream:
+        np.save(stream, labels)
     content: dict[str, Any] = {
         "step": "samples",
         "samples": len(labels),

@@ -123,7 +123,9 @@ def _progress(total: int, name: str) -> Any:
     """A bar on a terminal, nothing otherwise: the step prints its one line at the end."""
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=name, unit="samples", leave=False, disable=not sys.stderr.isatty())
+    return tqdm(
+        total=total, desc=name, unit="samples", leave=False, disable=not sys.stderr.isatty()
+    )
 
 
 if __name__ == "__main__":

@@ -227,9 +227,7 @@ def retune(logits: Logits, verdicts: Flags, threshold: float, gap: float) -> Ret
             chosen = int(np.argmax(widths))
         logit = middle(float(lows[chosen]), float(highs[chosen]))
     separation, crossing = _separation(keys, logits, verdicts)
-    return Retuned(
-        logit, fewest, float(lows[chosen]), float(highs[chosen]), separation, crossing
-    )
+    return Retuned(logit, fewest, float(lows[chosen]), float(highs[chosen]), separation, crossing)
 
 
 def _best_cuts(keys: Keys) -> tuple[NDArray[np.int64], int]:

@@ -117,7 +117,9 @@ def _fill(case: Case, model: "torch.nn.Module", state: dict[str, Any]) -> None:
         if unknown:
             parts.append(f"the file has {_some(unknown, state)}, which the model lacks")
         if shapes:
-            parts.append("; ".join(shapes[:3]) + (f"; and {len(shapes) - 3} more" * (len(shapes) > 3)))
+            parts.append(
+                "; ".join(shapes[:3]) + (f"; and {len(shapes) - 3} more" * (len(shapes) > 3))
+            )
         raise click.ClickException(
             f"{case.weights} does not fit the model of {case.factory!r}: {'; '.join(parts)}. "
             "Check the factory and its arguments."

@@ -27,7 +27,8 @@ def read_state_dict(path: Path, key: str | None) -> dict[str, Any]:
     _look(path)
     if _is_torchscript(path):
         try:
-            return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+            script = torch.jit.load(str(path), map_location="cpu")
+            return _without_prefix(dict(script.state_dict()))
         except RuntimeError as error:
             raise click.ClickException(
                 f"The TorchScript archive {path} does not load: {_first(error)}"
@@ -108,7 +109,7 @@ def _is_state_dict(content: Any) -> bool:
 def _find(path: Path, content: Any, key: str | None) -> dict[str, Any]:
     if key is not None:
         inner = content.get(key) if isinstance(content, Mapping) else None
-        if not _is_state_dict(inner):
+        if inner is None or not _is_state_dict(inner):
             raise click.ClickException(
                 f"{path}: weights_key is {key!r}, and no state_dict stands there; it holds "
                 f"{_keys(content)}."

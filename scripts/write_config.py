@@ -46,7 +46,7 @@ def main(case_toml: Path, name: str, model: Path, gpu: str, out: Path) -> None:
 
 
 def onnx_tensors(model: Path) -> dict[str, list[tuple[str, str, list[int]]]]:
-    """"input" and "output" -> (name, Triton data type, shape of one sample), from the file."""
+    """ "input" and "output" -> (name, Triton data type, shape of one sample), from the file."""
     import onnx
 
     graph = onnx.load(model, load_external_data=False).graph

@@ -69,8 +69,11 @@ def _why_missing(report: dict[str, Any]) -> str:
     reasons = {row["reason"] for row in report["variants"].values() if not row["measured"]}
     advice = ""
     if any("GPU" in reason for reason in reasons):
-        advice = f" On a host with an NVIDIA GPU: `make all CASE={report['case']} GPU=yes`."
-    return _sentence("; ".join(sorted(reasons))) + advice
+        advice = (
+            f" On a host with an NVIDIA GPU, `make all CASE={report['case']} GPU=yes` measures the "
+            "others on it; TensorRT engines are not built by this version."
+        )
+    return _sentence("; ".join(sorted(reasons)).replace("not measured here: ", "")) + advice
 
 
 def get_table(report: dict[str, Any]) -> str:
@@ -100,14 +103,14 @@ def _row(name: str, row: dict[str, Any], report: dict[str, Any], sizes: list[str
     chosen = report["recommendation"]
     outcome = "**chosen**" if name == chosen["variant"] else chosen["not_chosen"][name]
     if not row["measured"]:
-        return f"| `{name}` |" + " – |" * (5 + len(sizes)) + f" {outcome} |"
+        return f"| `{name}` |" + " - |" * (5 + len(sizes)) + f" {outcome} |"
     deviation, proof = row["deviation"], row["precision_proof"]
     cells = [f"`{name}`", str(row["flips"]["total"])]
     cells += [_number(deviation[key]) for key in ("mean", "min", "max")]
     for size in sizes:
         timing = row["latency"][size]
         cells.append(f"{timing['latency_p50_ms']:.3g} / {timing['latency_p99_ms']:.3g}")
-    cells.append(f"{proof['file_bytes'] / 1e6:.2f}" if proof else "–")
+    cells.append(f"{proof['file_bytes'] / 1e6:.2f}" if proof else "-")
     return "| " + " | ".join([*cells, outcome]) + " |"
 
 
@@ -145,7 +148,7 @@ def get_quality(report: dict[str, Any]) -> str:
     notes = [f"`{name}`: {row['saturated']} probabilities are exactly 0 or 1, ties that no "
              "threshold can separate." for name, row in report["variants"].items()
              if row.get("saturated")]  # fmt: skip
-    return "\n".join(lines + ([""] + notes if notes else [])) + "\n"
+    return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
 
 
 def get_flips(report: dict[str, Any]) -> str:
@@ -224,7 +227,12 @@ def _separable(tuned: dict[str, Any]) -> str:
 
 def get_plots(report: dict[str, Any], pictures: str) -> str:
     """The pictures, which other steps draw."""
-    lines = ["## Pictures", "", f"![Precision and recall over the threshold]({pictures}threshold.png)", ""]
+    lines = [
+        "## Pictures",
+        "",
+        f"![Precision and recall over the threshold]({pictures}threshold.png)",
+        "",
+    ]
     for name, row in report["variants"].items():
         if row["measured"] and name != report["reference"]:
             lines += [f"![Deviation of the logits of {name}]({pictures}{name}.deviation.png)", ""]
