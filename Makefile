@@ -2,7 +2,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-builtin-rules --warn-undefined-variables --no-print-directory
-.DELETE_ON_ERROR:
+# No .DELETE_ON_ERROR: every step renames whole files into place, and make would delete the untouched
+# second file of a pair, a good result, when the step that makes both is refused.
 .DEFAULT_GOAL := help
 
 # ---- settings ------------------------------------------------------------------------------------
@@ -45,7 +46,7 @@ ifneq ($(filter-out $(FREE),$(MAKECMDGOALS)),)
   ifeq ($(wildcard $(TOML)),)
     $(error There is no $(TOML). The cases here: $(CASES). "make new CASE=$(CASE)" starts one)
   endif
-  escape := sed 's/[][ ?*%:|;=\\]/\\&/g'
+  escape := sed 's/[][ ?*:|;]/\\&/g'
   FILES := $(shell find -L $(D) -mindepth 1 -name __pycache__ -prune -o -type f -print -o -type d -print | $(escape))
   WEIGHTS := $(D)/$(shell sed -nE "s/^ *weights *= *[\"']([^\"']+)[\"'].*/\1/p" $(TOML))
   SKIP := $(shell sed -nE 's/^ *skip *= *\[(.*)\].*/\1/p' $(TOML) | tr -d "\"'," )
@@ -77,17 +78,24 @@ $(INSTALLED): $(REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 10) or sys.exit(f"Python 3.10 or newer is needed; {sys.executable} is {v[0]}.{v[1]}. Name another one: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(addprefix --requirement ,$(REQUIREMENTS))
-	$(VENV)/bin/pip freeze > $@
+	$(VENV)/bin/pip freeze > $@.tmp && mv $@.tmp $@
 
 $(TOOLS): docker/requirements-dev.txt $(INSTALLED)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
-	$(VENV)/bin/pip freeze > $@
+	$(VENV)/bin/pip freeze > $@.tmp && mv $@.tmp $@
 
 # ---- the arrows ----------------------------------------------------------------------------------
+# Ctrl-C: make may not delete these either, for the reason above.
+.PRECIOUS: $(R)/samples.json $(R)/labels.npy $(VARIANTS:%=$(R)/%.logits.npy) $(VARIANTS:%=$(R)/%.score.json)
+
 $(R)/samples.json $(R)/labels.npy &: $(TOML) $(DATA) $(call code,read_samples)
 	$(Q)$(in) scripts.read_samples $(TOML) --out $(R)/samples.json
 
-$(R)/torch_fp32.check.json: $(MODEL) $(R)/samples.json $(call code,check_model)
+# Asked for only where the file is missing.
+$(WEIGHTS):
+	@echo "Error: the weights $@ do not exist; put the .pth there, or set weights in $(TOML)." >&2; exit 1
+
+$(R)/torch_fp32.check.json: $(R)/samples.json $(MODEL) $(call code,check_model)
 	$(Q)$(in) scripts.check_model $(TOML) --samples $(R)/samples.json --out $@
 
 $(REPO)/$(CASE)_onnx_fp32/1/model.onnx: $(R)/torch_fp32.check.json $(MODEL) $(R)/samples.json $(call code,export_onnx)
@@ -103,7 +111,7 @@ $(ONNX:%=$(R)/%.precision.json): $(R)/%.precision.json: $(REPO)/$(CASE)_%/1/mode
 	$(Q)$(in) scripts.prove_precision --variant $* --model $< --out $@
 
 define score
-$(R)/$(1).logits.npy $(R)/$(1).score.json &: $(call artefact,$(1)) $(MODEL) $(R)/samples.json $(R)/torch_fp32.check.json $(call code,score_variant)
+$(R)/$(1).logits.npy $(R)/$(1).score.json &: $(R)/samples.json $(R)/torch_fp32.check.json $(call artefact,$(1)) $(MODEL) $(call code,score_variant)
 	$(Q)$(in) scripts.score_variant $(TOML) --variant $(1) --samples $(R)/samples.json --model $(call artefact,$(1)) --mode $(MODE) --device $(DEVICE) --out $(R)/$(1).logits.npy
 endef
 $(foreach variant,$(VARIANTS),$(eval $(call score,$(variant))))
@@ -142,6 +150,9 @@ endif
 results/report.md: $(R)/report.json $(R)/report.md $(call code,write_report)
 	$(Q)$(in) scripts.write_report $< --pictures $(CASE)/ --out $@
 
+ifeq ($(wildcard $(REPO)/$(CASE)/[1-9]*/model.*),)
+.PHONY: $(REPO)/$(CASE)/config.pbtxt
+endif
 $(REPO)/$(CASE)/config.pbtxt: $(R)/report.json $(R)/report.md $(CONFIGS) $(ARTEFACTS) $(call code,publish_model)
 	$(Q)$(in) scripts.publish_model $< --repository $(REPO) --out $@
 

@@ -26,7 +26,7 @@ from scripts.files import versions, write_json
 from scripts.onnx_session import default_threads, open_session, run_session
 from scripts.samples import Samples
 from scripts.score_variant import score
-from scripts.thresholds import choose_threshold, retune
+from scripts.thresholds import choose_threshold, is_positive, retune
 from scripts.torch_model import load_model
 
 ROUNDS = 15
@@ -200,7 +200,7 @@ def thresholds() -> list[dict[str, Any]]:
     """Choosing and re-tuning on ten million logits, over scikit-learn's curve on the same array."""
     z, y = logits()
     chosen = choose_threshold(z, y, Fraction(9, 10))
-    verdicts = z >= chosen.logit
+    verdicts = is_positive(z, chosen.logit)
     noisy = z + np.random.default_rng(1).normal(0, 1e-3, len(z)).astype(np.float32)
     runs: list[Callable[[], Any]] = [
         lambda: sklearn_threshold(z, y),

@@ -4,8 +4,7 @@ Every complaint names the file, what was found and what to do. `make new CASE=na
 commented case.toml that explains each key.
 """
 
-import difflib
-import re
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,41 +12,8 @@ from typing import Any
 
 import click
 
+from scripts.case_keys import DTYPES, HEADS, NAME, check, one_of
 from scripts.variants import VARIANTS
-
-DTYPES = ("float32", "float16", "uint8", "int32", "int64", "bool")
-HEADS = ("logit", "two_logits", "multiclass", "probability")
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-
-TEXT, WHOLE, NUMBER, LIST, TABLE = (str,), (int,), (int, float), (list,), (dict,)
-# table -> key -> (types it may have, whether it must be there)
-KEYS: dict[str, dict[str, tuple[tuple[type, ...], bool]]] = {
-    "": {
-        "precision": (NUMBER, False), "skip": (LIST, False), "model": (TABLE, True),
-        "inputs": (LIST, True), "labels": (TABLE, True), "images": (TABLE, False),
-        "csv": (TABLE, False),
-    },
-    "model": {
-        "factory": (TEXT, True), "weights": (TEXT, True), "weights_key": (TEXT, False),
-        "arguments": (TABLE, False), "head": (TEXT, True), "positive_class": (WHOLE, False),
-        "output": ((int, str), False), "max_batch": (WHOLE, True),
-    },
-    "inputs": {
-        "name": (TEXT, True), "shape": (LIST, True), "dtype": (TEXT, True),
-        "file": (TEXT, False), "columns": (LIST, False),
-    },
-    "labels": {
-        "positive": ((int, str), False), "negative": ((int, str), False),
-        "file": (TEXT, False), "column": (TEXT, False),
-    },
-    "images": {
-        "folder": (TEXT, True), "mode": (TEXT, True), "resize": ((int, list), False),
-        "centre_crop": ((int, list), False), "interpolation": (TEXT, False),
-        "divide_by": (NUMBER, False), "mean": (LIST, False), "std": (LIST, False),
-        "layout": (TEXT, False),
-    },
-    "csv": {"file": (TEXT, True)},
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,11 +93,11 @@ def read_case(path: Path) -> Case:
 
 
 def _case(path: Path, content: dict[str, Any]) -> Case:
-    _check(content, "")
+    check(content, "")
     model, labels = content["model"], content["labels"]
-    _check(model, "model")
-    _check(labels, "labels")
-    _one_of("head", model["head"], HEADS)
+    check(model, "model")
+    check(labels, "labels")
+    one_of("head", model["head"], HEADS)
     precision = content.get("precision", 0.9)
     if not 0 < precision <= 1 or Fraction(repr(precision)).denominator > 10**9:
         raise ValueError(
@@ -141,15 +107,24 @@ def _case(path: Path, content: dict[str, Any]) -> Case:
         raise ValueError(f"max_batch is {model['max_batch']}; it must be at least 1.")
     names = [variant.name for variant in VARIANTS[1:]]
     for name in content.get("skip", []):
-        _one_of("skip", name, names)
+        one_of("skip", name, names)
     images = _images(path, content["images"]) if "images" in content else None
     csv = None
     if "csv" in content:
-        _check(content["csv"], "csv")
+        check(content["csv"], "csv")
         csv = _inside(path, content["csv"]["file"])
     if images and csv:
         raise ValueError("[images] and [csv] are both there; keep the one that holds the data.")
     inputs = _inputs(path, content["inputs"], images is not None, csv is not None)
+    scaled = [key for key in ("divide_by", "mean", "std") if key in content.get("images", {})]
+    if scaled and not inputs[0].dtype.startswith("float"):
+        raise ValueError(
+            f"{scaled[0]} in [images] gives fractions, and the input {inputs[0].name!r} is "
+            f"{inputs[0].dtype}; declare float32 or float16, or leave {scaled[0]} out."
+        )
+    place = model["factory"].rpartition(":")[0]
+    if place.endswith(".py"):
+        _inside(path, place)
     positive = labels.get("positive", 1)
     negative = labels.get("negative", {0: 1, 1: 0}.get(positive))
     _check_labels(labels, images is not None, csv is not None)
@@ -176,41 +151,6 @@ def _case(path: Path, content: dict[str, Any]) -> Case:
     )
 
 
-def _check(table: Any, where: str) -> None:
-    """Unknown keys first (with the nearest known one), then missing ones, then types."""
-    title = f"[{where}]" if where else "the top of the file"
-    known = KEYS[where]
-    if not isinstance(table, dict):
-        raise ValueError(f"{title} is {_kind(table)}, and must be a table.")
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0.5)
-            advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
-            raise ValueError(f"unknown key {key!r} in {title}; {advice}")
-    for key, (types, required) in known.items():
-        if key not in table:
-            if required:
-                raise ValueError(f"the key {key!r} is missing in {title}; `make new` shows it.")
-        elif not isinstance(table[key], types) or isinstance(table[key], bool):
-            wanted = " or ".join(_KINDS[kind] for kind in types)
-            raise ValueError(f"{key!r} in {title} is {_kind(table[key])}, and must be {wanted}.")
-
-
-_KINDS = {str: "a text", int: "a whole number", float: "a number", list: "a list",
-          dict: "a table", bool: "true or false"}  # fmt: skip
-
-
-def _kind(value: Any) -> str:
-    return f"{_KINDS.get(type(value), type(value).__name__)} ({value!r})"
-
-
-def _one_of(key: str, value: Any, known: tuple[str, ...] | list[str]) -> None:
-    if value not in known:
-        near = difflib.get_close_matches(str(value), known, 1, 0.5)
-        advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
-        raise ValueError(f"{key} is {value!r}; {advice}")
-
-
 def _inside(path: Path, name: str) -> Path:
     """A path of case.toml. It stays in the case's folder, which is what containers see."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -231,7 +171,9 @@ def _positive_class(model: dict[str, Any]) -> int:
     if model["head"] == "multiclass" and "positive_class" not in model:
         raise ValueError("head is 'multiclass': positive_class must say which class is positive.")
     value: int = model.get("positive_class", 1)
-    if value < 0 or (model["head"] in ("logit", "two_logits") and value > 1):
+    if value < 0:
+        raise ValueError(f"positive_class is {value}; it must be at least 0.")
+    if model["head"] in ("logit", "two_logits") and value > 1:
         raise ValueError(
             f"positive_class is {value}; with the head {model['head']!r} it is 0 or 1."
         )
@@ -244,9 +186,9 @@ def _inputs(path: Path, tables: list[Any], images: bool, csv: bool) -> tuple[Inp
     key = "columns" if csv else "file"
     result: list[Input] = []
     for table in tables:
-        _check(table, "inputs")
+        check(table, "inputs")
         name = table["name"]
-        _one_of("dtype", table["dtype"], DTYPES)
+        one_of("dtype", table["dtype"], DTYPES)
         if not NAME.fullmatch(name) or name in [other.name for other in result]:
             raise ValueError(
                 f"the input name {name!r} must be of letters, digits and _, and stand only once."
@@ -255,9 +197,14 @@ def _inputs(path: Path, tables: list[Any], images: bool, csv: bool) -> tuple[Inp
             raise ValueError("with [images] there is one [[inputs]] with name, shape and dtype.")
         if not images and (key not in table or len(table) != 4):
             raise ValueError(f"the input {name!r} needs name, shape, dtype and {key!r}, no more.")
+        if csv and name == "labels":
+            raise ValueError("an input of a CSV cannot be called 'labels'; give it another name.")
+        columns = table.get("columns", [])
+        if not all(isinstance(column, str) for column in columns):
+            raise ValueError(f"columns of the input {name!r} is {columns!r}; it must hold texts.")
         shape = _whole_numbers(f"shape of the input {name!r}", table["shape"])
         file = _inside(path, table["file"]) if "file" in table else None
-        result.append(Input(name, shape, table["dtype"], file, tuple(table.get("columns", ()))))
+        result.append(Input(name, shape, table["dtype"], file, tuple(columns)))
     return tuple(result)
 
 
@@ -273,20 +220,24 @@ def _check_labels(labels: dict[str, Any], images: bool, csv: bool) -> None:
 
 
 def _images(path: Path, table: dict[str, Any]) -> Images:
-    _check(table, "images")
-    _one_of("mode", table["mode"], ("grey", "rgb"))
-    _one_of("layout", table.get("layout", "chw"), ("chw", "hwc"))
+    check(table, "images")
+    one_of("mode", table["mode"], ("grey", "rgb"))
+    one_of("layout", table.get("layout", "chw"), ("chw", "hwc"))
     interpolation = table.get("interpolation", "bilinear")
-    _one_of("interpolation", interpolation, ("nearest", "bilinear", "bicubic", "lanczos"))
+    one_of("interpolation", interpolation, ("nearest", "bilinear", "bicubic", "lanczos"))
     channels = 1 if table["mode"] == "grey" else 3
     per_channel = {}
     for key in ("mean", "std"):
         values = table.get(key)
         if values is not None and (
-            len(values) != channels or not all(isinstance(v, (int, float)) for v in values)
+            len(values) != channels or not all(_is_finite(v) for v in values)
         ):
-            raise ValueError(f"{key} in [images] is {values!r}; it needs {channels} number(s).")
+            raise ValueError(
+                f"{key} in [images] is {values!r}; it needs {channels} number(s), all finite."
+            )
         per_channel[key] = None if values is None else tuple(float(v) for v in values)
+    if not _is_finite(table.get("divide_by", 1)):
+        raise ValueError(f"divide_by in [images] is {table['divide_by']}; it must be finite.")
     if table.get("divide_by") == 0 or 0 in (per_channel["std"] or ()):
         raise ValueError("divide_by and std in [images] must not be 0.")
     resize = _size("resize", table.get("resize"))
@@ -302,6 +253,10 @@ def _images(path: Path, table: dict[str, Any]) -> Images:
         std=per_channel["std"],
         layout=table.get("layout", "chw"),
     )
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _size(key: str, value: Any) -> int | tuple[int, int] | None:

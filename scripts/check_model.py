@@ -61,7 +61,7 @@ def check(case: Case, model: "torch.nn.Module", batch: Batch) -> float:
     changed = [
         name.removeprefix("model.")
         for name, value in model.state_dict().items()
-        if not value.equal(before[name])
+        if not _same(value, before[name])
     ]
     if changed:
         _refuse(case, f"running the model changes {changed[0]}: a batch norm (or other state) is "
@@ -84,6 +84,11 @@ def check(case: Case, model: "torch.nn.Module", batch: Batch) -> float:
                           f"{together[i]:.6g} in a batch of {len(together)}: the model mixes the "
                           "samples of a batch (a batch norm in training mode?)")  # fmt: skip
     return worst
+
+
+def _same(value: "torch.Tensor", before: "torch.Tensor") -> bool:
+    """Equal in every element, NaN being equal to NaN."""
+    return bool(((value == before) | ((value != value) & (before != before))).all())
 
 
 def first_array(batch: Batch) -> NDArray[Any]:

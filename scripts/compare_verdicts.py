@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from scripts.files import hashes, read_json, versions, write_json
 from scripts.samples import load
-from scripts.thresholds import retune
+from scripts.thresholds import is_positive, retune
 from scripts.variants import BY_NAME
 
 SEED = 0  # of the halves for re-tuning
@@ -83,7 +83,7 @@ def compare(
         )
     if not len(logits):
         raise ValueError("no samples: nothing was compared")
-    verdicts, right = logits >= threshold, reference >= threshold
+    verdicts, right = is_positive(logits, threshold), is_positive(reference, threshold)
     return {
         "samples": len(logits),
         "nonfinite": int((~np.isfinite(logits)).sum()),
@@ -111,9 +111,9 @@ def flips(
     logits: Logits, reference: Logits, labels: Flags, threshold: float, names: list[str] | None
 ) -> dict[str, Any]:
     """How many verdicts differ, by direction, and each sample, nearest to the threshold first."""
-    flipped = np.flatnonzero((logits >= threshold) != (reference >= threshold))
+    flipped = np.flatnonzero(is_positive(logits, threshold) != is_positive(reference, threshold))
     order = flipped[np.argsort(np.abs(reference[flipped] - threshold), kind="stable")]
-    down = int((reference[flipped] >= threshold).sum())
+    down = int(is_positive(reference[flipped], threshold).sum())
     listed = []
     for i in order.tolist():
         z = float(logits[i])
@@ -168,7 +168,7 @@ def retuning(
     `threshold` in the answer is the new one where the flips on the held-out half dropped, else
     None: the one in force stays.
     """
-    differs = (logits >= threshold) != verdicts
+    differs = is_positive(logits, threshold) != verdicts
     if not differs.any():
         return None
     if not np.isfinite(logits).all():
@@ -176,7 +176,7 @@ def retuning(
     tuning = half(labels)
     found = retune(logits[tuning], verdicts[tuning], threshold, gap)
     whole = retune(logits, verdicts, threshold, gap)
-    moved = (logits >= found.logit) != verdicts
+    moved = is_positive(logits, found.logit) != verdicts
     before, after = int(differs[~tuning].sum()), int(moved[~tuning].sum())
     if found.logit == threshold:
         reason = "no other threshold leaves fewer flips on the tuning half"
@@ -202,6 +202,7 @@ def retuning(
             "flips_after": after,
         },
         "flips_after": int(moved.sum()),
+        "vs_labels": confusion(is_positive(logits, found.logit), labels),
         "fewest_flips": whole.flips,
         "separation": whole.gap if np.isfinite(whole.gap) else None,
         "crossing": list(whole.crossing) if whole.crossing else None,

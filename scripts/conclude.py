@@ -3,8 +3,9 @@
 Reads   case.toml and the result files of all steps in results/<case>/
 Writes  report.json: the facts of the report, for programs
 Runs    anywhere: it computes only from those files
-Usage   python3 -m scripts.conclude data/digits/case.toml --results results/digits --gpu no \
-            --mode local --why-mode "no Docker here" --out results/digits/report.json
+Usage   python3 -m scripts.conclude data/digits/case.toml --results results/digits \
+            --mode local --why-mode "asked for" --gpu no --why-gpu "nvidia-smi lists none here" \
+            --out results/digits/report.json
 Prints  digits: onnx_fp32 goes to production
 """
 
@@ -38,7 +39,8 @@ def main(
     measured = [name for name, reason in reasons.items() if reason is None]
     found = collect(results, measured)
     check_fresh(found, case.name)
-    conditions = check_same_place(found, case.name) | {
+    place = (mode, "cuda" if gpu == "yes" else "cpu")
+    conditions = check_same_place(found, case.name, place) | {
         "mode": mode,
         "why_mode": why_mode,
         "gpu": gpu,
@@ -76,9 +78,14 @@ def check_fresh(found: dict[str, dict[str, Any]], case: str) -> None:
                 )
 
 
-def check_same_place(found: dict[str, dict[str, Any]], case: str) -> dict[str, Any]:
-    """Refuse results of two modes or devices; else what they share: device, threads, versions."""
-    places: dict[tuple[str, str], str] = {}
+def check_same_place(
+    found: dict[str, dict[str, Any]], case: str, place: tuple[str, str]
+) -> dict[str, Any]:
+    """Refuse results of another mode or device than `place`, or of two versions of a package.
+
+    Else what they share: device, threads, versions.
+    """
+    places: dict[tuple[str, str], str] = {place: "now asked for"}
     versions: dict[str, str] = {}
     for name, result in found.items():
         if "device" in result:

@@ -66,7 +66,9 @@ def convert(model: "onnx.ModelProto") -> "onnx.ModelProto":
 
     from scripts import fp16_passes as passes
 
-    blocked = set(float16.DEFAULT_OP_BLOCK_LIST)
+    blocked = {*float16.DEFAULT_OP_BLOCK_LIST, *passes.FLOAT32_ONLY}
+    if float16.check_if_fp16_ready(model.graph):
+        raise ValueError("it holds float16 already: make the .pth model float32 throughout")
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     types = element_types(model.graph)
     passes.name_nodes(model.graph)
@@ -74,19 +76,25 @@ def convert(model: "onnx.ModelProto") -> "onnx.ModelProto":
         passes.drop_idle_casts(graph, types)
         passes.write_constants(graph)
         passes.split_shared(graph, blocked)
-    passes.separate_outputs(model.graph)
+    passes.separate_outputs(model.graph, blocked)
+    passes.separate_captured(model.graph, blocked)
     tiny = refuse_large(model, blocked)
     original = {node.name for graph in passes.graphs(model.graph) for node in graph.node}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = float16.convert_float_to_float16(
-            model, min_positive_val=SMALLEST, max_finite_val=LARGEST, keep_io_types=True
+            model,
+            min_positive_val=SMALLEST,
+            max_finite_val=LARGEST,
+            keep_io_types=True,
+            op_block_list=list(blocked),
         )
     for warning in caught:  # of what it changed; tiny values are counted, the rest refused above
         number = _truncated(str(warning.message))
         if number is None or SMALLEST < abs(number) < LARGEST:
             raise ValueError(f"the converter warned: {warning.message}")
     passes.retype_casts(model.graph, original, blocked)
+    passes.cast_statistics(model.graph)
     passes.sort_nodes(model.graph)
     del model.graph.value_info[:]  # the converter's; they no longer agree with the casts
     model.metadata_props.add(key=TINY_KEY, value=str(tiny))

@@ -8,15 +8,18 @@ Usage   python3 -m scripts.export_onnx data/digits/case.toml --samples results/d
 Prints  onnx_fp32: opset 18, 12 nodes, 0.1 MB, runs at batch 1, 31, 32
 """
 
+import contextlib
+import io
 import logging
+import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from scripts.case import Case, read_case
-from scripts.files import writing
 from scripts.onnx_session import trial_sizes, try_model
 from scripts.samples import Batch, Samples
 from scripts.torch_model import exact_float32, load_model
@@ -61,12 +64,10 @@ def export(case: Case, model: "torch.nn.Module", batch: Batch) -> "onnx.ModelPro
     import numpy as np
     import torch
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     tensors = tuple(torch.from_numpy(np.array(array)) for array in batch.values())
     axis = torch.export.Dim("batch")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's deprecations within itself
+        with quiet():
             program = torch.onnx.export(
                 model,
                 tensors,
@@ -82,38 +83,64 @@ def export(case: Case, model: "torch.nn.Module", batch: Batch) -> "onnx.ModelPro
             f"torch.onnx.export failed for {case.path}: {_words(error)}\n{ADVICE}"
         ) from None
     assert program is not None
-    return tidy(program.model_proto)
+    exported = tidy(program.model_proto)
+    for value in (*exported.graph.input, *exported.graph.output):
+        first = value.type.tensor_type.shape.dim[:1]
+        if not first or first[0].dim_value:
+            raise click.ClickException(
+                f"{case.path}: the export fixes the first axis of {value.name!r} at "
+                f"{first[0].dim_value if first else 'nothing'}; it must be the batch. {ADVICE}"
+            )
+    return exported
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what torch logs, warns and prints on the way; what it raises says it all."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def tidy(model: "onnx.ModelProto") -> "onnx.ModelProto":
     """Without the exporter's notes: stack traces with this machine's paths, in every node."""
+    from scripts.fp16_passes import graphs
+
     model.ir_version = IR_VERSION
-    for holder in (model, model.graph, *model.graph.node, *model.graph.value_info,
-                   *model.graph.input, *model.graph.output, *model.graph.initializer):  # fmt: skip
+    holders: list[Any] = [model]
+    for graph in graphs(model.graph):
+        holders += [graph, *graph.node, *graph.value_info, *graph.input, *graph.output,
+                    *graph.initializer]  # fmt: skip
+    for holder in holders:
         del holder.metadata_props[:]
         holder.ClearField("doc_string")
     return model
 
 
 def save(model: "onnx.ModelProto", out: Path, case: Case, batch: Batch) -> None:
-    """Write the model where nothing stands until it was checked in full and has run."""
+    """Write the model aside, check it in full, run it, and only then rename it into place."""
     import onnx
 
-    external = sum(_bytes(tensor) for tensor in model.graph.initializer) >= ONE_FILE_BYTES
     data = out.with_name(out.name + ".data")
-    with writing(out) as temporary:
-        if external:
-            onnx.save_model(
-                model, temporary, save_as_external_data=True, location=data.name,
-                all_tensors_to_one_file=True,
-            )  # fmt: skip
-        else:
-            onnx.save_model(model, temporary)
+    external = sum(_bytes(tensor) for tensor in model.graph.initializer) >= ONE_FILE_BYTES
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=out.parent) as folder:
+        aside = Path(folder) / out.name
+        onnx.save_model(model, aside, save_as_external_data=external, location=data.name)
         try:
-            onnx.checker.check_model(str(temporary), full_check=True)
+            onnx.checker.check_model(str(aside), full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise click.ClickException(f"The ONNX checker refuses {out}: {error}") from None
-        try_model(temporary, case, batch)
+        try_model(aside, case, batch, out)
+        if external:
+            (aside.parent / data.name).replace(data)
+        aside.replace(out)
+    if not external:
+        data.unlink(missing_ok=True)
 
 
 def _bytes(tensor: Any) -> int:

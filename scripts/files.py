@@ -4,6 +4,7 @@
 of what the result was computed from), versions, and what the step found.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -30,6 +33,13 @@ def writing(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # NumPy reports a short write without a number: "5000 requested and 109 written".
+        if error.errno not in FULL and "requested and" not in str(error):
+            raise
+        raise click.ClickException(
+            f"{path} was not written, the disk is full ({error}). Make room and run it again."
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -68,10 +78,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def _no_number(name: str) -> None:
+    raise ValueError(f"it holds {name}, which is no JSON")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a result of an earlier step."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise click.ClickException(f"{path} is missing; run `make all` to build it.") from None
     except ValueError as error:

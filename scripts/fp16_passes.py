@@ -12,6 +12,9 @@ import numpy as np
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
+# Operators without a float16 form in opset 18 or in ONNX Runtime, beyond the converter's own list.
+FLOAT32_ONLY = ("EyeLike", "RandomNormal", "RandomUniform", "RandomNormalLike", "HannWindow",
+                "HammingWindow", "BlackmanWindow", "QuantizeLinear", "DequantizeLinear")  # fmt: skip
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -71,9 +74,14 @@ def write_constants(graph: GraphProto) -> None:
             node.attribute.append(helper.make_attribute("value", zero))
 
 
-def separate_outputs(graph: GraphProto) -> None:
-    """An output that is also used inside would be float32 for one and float16 for the other."""
+def separate_outputs(graph: GraphProto, blocked: set[str]) -> None:
+    """An output that is also used inside would be float32 for one and float16 for the other.
+
+    One that a node of `blocked` gives would become float16: the converter casts it back.
+    """
     used = {name for inner in graphs(graph) for node in inner.node for name in node.input}
+    used |= {name for node in graph.node if node.op_type in blocked for name in node.output}
+    used -= {tensor.name for tensor in graph.initializer}  # a constant output converts as it is
     for output in graph.output:
         if output.name in used:
             inside = output.name + "_inside"
@@ -106,6 +114,57 @@ def split_shared(graph: GraphProto, blocked: set[str]) -> None:
             for node in inner.node:
                 if node.op_type in blocked:
                     _rename(node.input, name, copy.name)
+
+
+def separate_captured(graph: GraphProto, blocked: set[str]) -> None:
+    """The converter does not look from a subgraph into the graph around it.
+
+    An input that a subgraph takes gets an Identity outside; what a node of `blocked` takes from
+    outside gets an Identity, or a copy of the initializer, beside that node.
+    """
+    inside = {
+        name for inner in list(graphs(graph))[1:] for node in inner.node for name in node.input
+    }
+    for value in graph.input:
+        if value.name in inside and value.type.tensor_type.elem_type == FLOAT:
+            name = value.name + "_inside"
+            for inner in graphs(graph):
+                for node in inner.node:
+                    _rename(node.input, value.name, name)
+            graph.node.insert(
+                0, helper.make_node("Identity", [value.name], [name], f"{name}_identity")
+            )
+    stored = {tensor.name: tensor for inner in graphs(graph) for tensor in inner.initializer}
+    for number, inner in enumerate(list(graphs(graph))[1:]):
+        own = {name for node in inner.node for name in node.output}
+        own |= {value.name for value in (*inner.input, *inner.initializer)}
+        for node in [node for node in inner.node if node.op_type in blocked]:
+            for name in {name for name in node.input if name} - own:
+                copy = f"{name}_within_{number}"
+                if copy not in own:
+                    own.add(copy)
+                    if name in stored:
+                        inner.initializer.add().CopyFrom(stored[name])
+                        inner.initializer[-1].name = copy
+                    else:
+                        inner.node.insert(
+                            0, helper.make_node("Identity", [name], [copy], f"{copy}_identity")
+                        )
+                _rename(node.input, name, copy)
+
+
+def cast_statistics(graph: GraphProto) -> None:
+    """LayerNormalization gives its mean and deviation in float32 whatever its input is."""
+    for inner in graphs(graph):
+        for node in [node for node in inner.node if node.op_type == "LayerNormalization"]:
+            for i, name in enumerate(node.output):
+                if i and name:
+                    node.output[i] = name + "_float32"
+                    inner.node.append(
+                        helper.make_node(
+                            "Cast", [node.output[i]], [name], f"{name}_cast", to=FLOAT16
+                        )
+                    )
 
 
 def retype_casts(graph: GraphProto, original: set[str], blocked: set[str]) -> None:

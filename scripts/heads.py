@@ -61,16 +61,21 @@ def _columns(z: NDArray[Any], head: str, positive_class: int) -> int:
     wanted = {
         "logit": "(n,) or (n, 1)",
         "two_logits": "(n, 2)",
-        "multiclass": f"(n, k) with k > {positive_class}",
-        "probability": "(n,), (n, 1) or (n, k)",
+        "multiclass": f"(n, k) with k > {max(positive_class, 1)}",
+        "probability": f"(n, k) with k > {positive_class}"
+        if positive_class > 1
+        else "(n,), (n, 1) or (n, k)",
     }[head]
     raise ValueError(f"the output has the shape {z.shape}, and the head {head!r} needs {wanted}")
 
 
 def _from_probability(p: NDArray[np.float64], positive_class: int) -> NDArray[np.float64]:
     if ((p < 0) | (p > 1)).any():
-        worst = p[(p < 0) | (p > 1)][0]
-        raise ValueError(f"the head is 'probability', and the output holds {worst!r}: a logit?")
+        worst = float(p[(p < 0) | (p > 1)][0])
+        raise ValueError(
+            f"the head is 'probability', and the output holds {worst!r}, which is none; "
+            "a logit, perhaps"
+        )
     if p.shape[1] == 1:
         one = p[:, 0]
         p = np.stack([np.where(one == 1, BELOW_ONE, 1 - one), one], axis=1)

@@ -4,6 +4,7 @@ The steps and their order: decode, grey or RGB, resize, centre crop, divide, (x 
 in float32; the geometry is torchvision's (Resize on PIL images, CenterCrop).
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,19 @@ def decode(path: Path, how: Images, wanted: Input) -> NDArray[Any]:
 
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
+            if _is_deep(image):
                 raise click.ClickException(
                     f"The image {path} has more than 8 bits a channel (mode {image.mode}), which "
                     "would be cut off. Convert it to 8 bits, or give the data as .npy."
                 )
             picture = image.convert("L" if how.mode == "grey" else "RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
         raise click.ClickException(f"The image {path} does not decode: {error}.") from None
     if how.resize is not None:
         height, width = _resized(picture.height, picture.width, how.resize)
@@ -50,6 +57,14 @@ def decode(path: Path, how: Images, wanted: Input) -> NDArray[Any]:
             f"{wanted.shape}. Set resize, centre_crop, mode or layout in [images], or the shape."
         )
     return array
+
+
+def _is_deep(image: Any) -> bool:
+    """More than 8 bits a channel; PIL cuts those of RGB to 8 without a word."""
+    return image.mode.startswith(("I", "F")) or any(
+        re.search(r";16[BLN]", str(args)) or (name == "ppm" and args[-1] > 255)
+        for name, _, _, args in image.tile
+    )
 
 
 def _resized(height: int, width: int, size: int | tuple[int, int]) -> tuple[int, int]:

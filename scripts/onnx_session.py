@@ -77,8 +77,8 @@ def trial_sizes(max_batch: int) -> list[int]:
     return sorted({1, max(1, odd), max_batch})
 
 
-def try_model(path: Path, case: Case, batch: Batch) -> None:
-    """Load `path` on the CPU and run it at batch 1, an odd batch and the largest.
+def try_model(path: Path, case: Case, batch: Batch, out: Path) -> None:
+    """Load `path`, which is to become `out`, on the CPU and run it at batch 1, an odd batch and the largest.
 
     `batch` holds at least `case.max_batch` samples. Raises click.ClickException unless inputs,
     and outputs at each size, are what case.toml declares.
@@ -87,17 +87,17 @@ def try_model(path: Path, case: Case, batch: Batch) -> None:
     found = {one.name: tuple(one.shape[1:]) for one in session.get_inputs()}
     wanted = {one.name: one.shape for one in case.inputs}
     if found != wanted:
-        raise click.ClickException(f"The inputs of {path} are {found}, and {wanted} is needed.")
+        raise click.ClickException(f"The inputs of {out} are {found}, and {wanted} is needed.")
     for size in trial_sizes(case.max_batch):
         rows = {name: array[:size] for name, array in batch.items()}
         try:
             output = run_session(session, rows)
         except Exception as error:  # its own exception types are not public
             raise click.ClickException(
-                f"{path} fails in ONNX Runtime on a batch of {size}: {str(error).strip()}"
+                f"{out} fails in ONNX Runtime on a batch of {size}: {str(error).strip()}"
             ) from None
         if output.shape[:1] != (size,) or output.dtype != np.float32:
             raise click.ClickException(
-                f"{path} gives {output.dtype} of shape {output.shape} for a batch of {size}; one "
+                f"{out} gives {output.dtype} of shape {output.shape} for a batch of {size}; one "
                 "float32 row per sample is needed. Something in the model fixes the batch size."
             )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from scripts.files import read_json, writing
 from scripts.samples import load
+from scripts.thresholds import is_positive
 from scripts.variants import BY_NAME
 
 NEAREST = 200  # samples in the picture around the threshold
@@ -52,7 +53,7 @@ def draw(logits: NDArray[Any], reference: NDArray[Any], threshold: float, name: 
     near = np.argsort(np.abs(reference - threshold), kind="stable")[:NEAREST]
     near = near[finite[near]]
     z, s = logits[near], reference[near]
-    flipped = (z >= threshold) != (s >= threshold)
+    flipped = is_positive(z, threshold) != is_positive(s, threshold)
     right.scatter(s[~flipped], z[~flipped], s=14, color="#3366aa", label="same verdict")
     right.scatter(s[flipped], z[flipped], s=40, color="#cc3311", marker="x", label="flipped")
     right.axvline(threshold, color="black", linewidth=0.8, label="threshold")

@@ -50,7 +50,7 @@ def draw(logits: NDArray[Any], labels: NDArray[Any], chosen: dict[str, Any], wan
     axes.axvline(chosen["logit"], color="black", linewidth=0.8,
                  label=f"threshold {chosen['logit']:.4g}")  # fmt: skip
     axes.set(title="torch_fp32 against the labels", xlabel="threshold (logit)", ylim=(0, 1.03))
-    axes.legend(loc="lower left")
+    figure.legend(loc="outside right upper")
     return figure
 
 

@@ -11,6 +11,7 @@ Prints  model_repository/digits/1: onnx_fp32
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,42 +38,49 @@ def main(report_json: Path, repository: Path, out: Path) -> None:
         "report": {relative(report_json): sha256(report_json)},
     })  # fmt: skip
     config = (candidate / "config.pbtxt").read_text(encoding="utf-8")
+    text = config.replace(f'"{candidate.name}"', f'"{case}"', 1)
     with writing(out) as temporary:
-        temporary.write_text(
-            config.replace(f'"{candidate.name}"', f'"{case}"', 1), encoding="utf-8"
-        )
+        temporary.write_text(text, encoding="utf-8")
     click.echo(f"{out.parent}/{number}: {variant}")
 
 
-def publish(model: Path, candidate: Path, what: dict[str, object]) -> int:
+def publish(model: Path, candidate: Path, what: dict[str, Any]) -> int:
     """Copy the candidate's files to a new version of `model`, renamed into place whole.
 
-    The newest version stays the newest when it is already the same files of the same variant.
-    Returns its number. An existing version is never written to.
+    The newest version stays the newest when it is already that variant with that threshold and
+    the same files. Returns its number. An existing version is never written to.
     """
-    file = BY_NAME[str(what["variant"])].file
+    file = BY_NAME[what["variant"]].file
     assert file is not None
     files = {path.name: sha256(path) for path in sorted((candidate / "1").glob(file + "*"))}
-    numbers = [
-        int(path.name) for path in model.glob("[1-9]*") if path.is_dir() and path.name.isdigit()
-    ]
+    if file not in files or not (candidate / "config.pbtxt").is_file():
+        raise click.ClickException(
+            f"The candidate {candidate} lacks 1/{file} or config.pbtxt, so nothing was published. "
+            "Run `make all` to build it."
+        )
+    numbers = [int(path.name) for path in model.glob("[1-9]*") if path.name.isdigit()]
     newest = max(numbers, default=0)
-    if newest and _version(model, newest) == files:
-        number = newest
-    else:
-        number = newest + 1
-        temporary = model / f".{number}.{os.getpid()}.tmp"
-        try:
-            shutil.copytree(candidate / "1", temporary)
-            temporary.rename(model / str(number))
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    write_json(model / f"{number}.json", {"version": number, **what, "files": files})
-    return number
+    wanted = {"variant": what["variant"], "threshold": what["threshold"], "files": files}
+    if newest and _version(model, newest) == wanted:
+        return newest
+    temporary = model / f".{newest + 1}.{os.getpid()}.tmp"
+    try:
+        temporary.mkdir(parents=True)
+        for name in files:
+            shutil.copy2(candidate / "1" / name, temporary)
+        write_json(model / f"{newest + 1}.json", {"version": newest + 1, **what, "files": files})
+        temporary.rename(model / str(newest + 1))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return newest + 1
 
 
-def _version(model: Path, number: int) -> dict[str, str]:
-    return {path.name: sha256(path) for path in sorted((model / str(number)).iterdir())}
+def _version(model: Path, number: int) -> dict[str, Any]:
+    """What version `number` is: by its own files, and by the file beside it."""
+    beside = model / f"{number}.json"
+    said = read_json(beside) if beside.is_file() else {}
+    files = {path.name: sha256(path) for path in sorted((model / str(number)).iterdir())}
+    return {"variant": said.get("variant"), "threshold": said.get("threshold"), "files": files}
 
 
 if __name__ == "__main__":

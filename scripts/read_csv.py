@@ -3,6 +3,8 @@
 import csv
 import difflib
 from collections.abc import Iterator
+from contextlib import ExitStack
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from scripts.case import Case, Input
 from scripts.files import writing
+from scripts.samples import write_header
 
 ROWS = 4096
 TRUTH = {"0": False, "1": True, "false": False, "true": True}
@@ -23,31 +26,30 @@ def csv_labels(path: Path, column: str) -> NDArray[Any]:
     values = np.array([row[0] for _, rows in _chunks(path, [column]) for row in rows])
     try:
         return values.astype(np.int64)
-    except ValueError:
+    except (ValueError, OverflowError):
         return values
 
 
 def write_csv_arrays(case: Case, folder: Path, count: int) -> dict[str, Path]:
     """Write `<input>.npy` of each input into `folder`; input name -> path."""
     assert case.csv is not None
-    return {one.name: _write(case.csv, one, folder, count) for one in case.inputs}
+    paths = {one.name: folder / f"{one.name}.npy" for one in case.inputs}
+    with ExitStack() as stack:  # all of them, or none
+        for one in case.inputs:
+            _write(case.csv, one, stack.enter_context(writing(paths[one.name])), count)
+    return paths
 
 
-def _write(source: Path, wanted: Input, folder: Path, count: int) -> Path:
+def _write(source: Path, wanted: Input, path: Path, count: int) -> None:
     if np.prod(wanted.shape) != len(wanted.columns):
         raise click.ClickException(
             f"The input {wanted.name!r} has the shape {wanted.shape} and {len(wanted.columns)} "
             "columns; a sample needs one column for each of its numbers."
         )
-    path = folder / f"{wanted.name}.npy"
-    with writing(path) as temporary:
-        array = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-            temporary, mode="w+", dtype=wanted.dtype, shape=(count, *wanted.shape)
-        )
+    with open(path, "wb") as file:
+        write_header(file, wanted.dtype, (count, *wanted.shape))
         for start, rows in _chunks(source, list(wanted.columns)):
-            array[start : start + len(rows)] = _numbers(source, start, rows, wanted)
-        array.flush()
-    return path
+            file.write(_numbers(source, start, rows, wanted).tobytes())
 
 
 def _numbers(source: Path, start: int, rows: list[list[str]], wanted: Input) -> NDArray[Any]:
@@ -57,25 +59,42 @@ def _numbers(source: Path, start: int, rows: list[list[str]], wanted: Input) -> 
         for column, text in zip(wanted.columns, row, strict=True):
             try:
                 numbers.append(_number(text.strip(), wanted.dtype))
-            except (KeyError, ValueError, OverflowError):
-                raise click.ClickException(
-                    f"{source}, sample {start + offset}: the column {column!r} holds {text!r}, "
-                    f"which is no {wanted.dtype}."
-                ) from None
-    return np.array(numbers, wanted.dtype).reshape(len(rows), *wanted.shape)
+            except (KeyError, ValueError, ArithmeticError):
+                raise _no_number(source, start + offset, column, text, wanted) from None
+    with np.errstate(over="ignore"):
+        array = np.array(numbers, wanted.dtype)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        offset, place = divmod(int(np.argmin(np.isfinite(array))), len(wanted.columns))
+        column, text = wanted.columns[place], rows[offset][place]
+        raise _no_number(source, start + offset, column, text, wanted)
+    return array.reshape(len(rows), *wanted.shape)
+
+
+def _no_number(
+    source: Path, row: int, column: str, text: str, wanted: Input
+) -> click.ClickException:
+    finite = "finite " * wanted.dtype.startswith("float")
+    return click.ClickException(
+        f"{source}, sample {row}: the column {column!r} holds {text!r}, which is no "
+        f"{finite}{wanted.dtype}."
+    )
 
 
 def _number(text: str, dtype: str) -> float:
-    """One cell, exactly. Raises KeyError, ValueError or OverflowError where it is no such number."""
+    """One cell, exactly. Raises KeyError, ValueError or ArithmeticError where it is none."""
     if dtype == "bool":
         return TRUTH[text.lower()]
+    if "_" in text:  # Python's own, in no data
+        raise ValueError(text)
     if dtype.startswith("float"):
         return float(text)
-    whole = int(text) if text.lstrip("+-").isdigit() else int(float(text))
-    limits = np.iinfo(dtype)
-    if not limits.min <= whole <= limits.max or (whole != float(text) and "." in text):
+    exact = Decimal(text)
+    if exact.adjusted() > 20 or exact != int(exact):
         raise ValueError(text)
-    return whole
+    limits = np.iinfo(dtype)
+    if not limits.min <= exact <= limits.max:
+        raise ValueError(text)
+    return int(exact)
 
 
 def _chunks(path: Path, columns: list[str]) -> Iterator[tuple[int, list[list[str]]]]:
@@ -83,7 +102,9 @@ def _chunks(path: Path, columns: list[str]) -> Iterator[tuple[int, list[list[str
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
-            header = next(reader, [])
+            header = next(reader, None)
+            if not header:
+                raise click.ClickException(f"{path} is empty; it needs a header and rows.")
             places = [_place(path, header, column) for column in columns]
             start = 0
             while rows := list(islice(reader, ROWS)):
@@ -106,4 +127,6 @@ def _place(path: Path, header: list[str], column: str) -> int:
         near = difflib.get_close_matches(column, header, 1, 0.5)
         advice = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(header[:12])}."
         raise click.ClickException(f"{path} has no column {column!r}; {advice}")
+    if header.count(column) > 1:
+        raise click.ClickException(f"{path} has the column {column!r} twice; rename or drop one.")
     return header.index(column)

@@ -30,15 +30,14 @@ CHUNK_BYTES = 16 << 20
 def main(case_toml: Path, out: Path) -> None:
     case = read_case(case_toml)
     names: list[str] | None = None
+    arrays: dict[str, Path] = {}
     if case.images:
         names, values = image_list(case)
-        arrays = {}
         files = [case.images.folder / name for name in names]
         for file in files:
             decode(file, case.images, case.inputs[0])
     elif case.csv:
         values = csv_labels(case.csv, case.labels_column or "")
-        arrays = write_csv_arrays(case, out.parent, len(values))
         files = [case.csv]
     else:
         assert case.labels_file is not None
@@ -46,8 +45,10 @@ def main(case_toml: Path, out: Path) -> None:
         values = stored_labels(case.labels_file)
         files = [*arrays.values(), case.labels_file]
     labels = to_binary(values, case)
+    if case.csv:
+        arrays = write_csv_arrays(case, out.parent, len(labels))
     for one in case.inputs:
-        if one.name in arrays:
+        if one.file:
             check_array(load(arrays[one.name]), one, len(labels), arrays[one.name])
     labels_path = out.parent / "labels.npy"
     with writing(labels_path) as temporary, open(temporary, "wb") as stream:
@@ -71,7 +72,11 @@ def image_list(case: Case) -> tuple[list[str], NDArray[Any]]:
     if not folder.is_dir():
         raise click.ClickException(f"{case.path}: the image folder {folder} does not exist.")
     names = []
-    for kind in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for kind in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+        if not kind.is_dir():
+            raise click.ClickException(
+                f"{kind} lies beside the subfolders of the classes; move it into one, or away."
+            )
         for path in sorted(kind.iterdir()):
             if path.name.startswith("."):
                 continue
@@ -96,9 +101,10 @@ def stored_labels(path: Path) -> NDArray[Any]:
     if values.ndim != 1:
         raise click.ClickException(f"{path} has the shape {values.shape}; labels are (n,).")
     if values.dtype.kind == "f":
-        if not np.array_equal(values, np.floor(values)):
+        whole = (values == np.floor(values)) & (np.abs(values) < 2.0**53)
+        if not whole.all():
             raise click.ClickException(
-                f"{path} holds labels that are no whole numbers, {values[values % 1 != 0][0]} for "
+                f"{path} holds labels that are no whole numbers, {values[~whole][0]} for "
                 "one. Labels are classes: save 0 and 1."
             )
         values = values.astype(np.int64)

@@ -7,7 +7,7 @@ are asked for. So memory does not grow with the number of samples.
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 import numpy as np
@@ -75,6 +75,15 @@ class Samples:
         self._used = 0
 
 
+def write_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> None:
+    """Begin a .npy file whose values follow by `file.write`, first axis first.
+
+    Written, not mapped: on a full disk a mapping ends the program with a bus error.
+    """
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
+
+
 def load(path: Path) -> NDArray[Any]:
     """Memory-map a .npy file, read-only. Raises click.ClickException with a sentence."""
     try:
@@ -91,4 +100,8 @@ def load(path: Path) -> NDArray[Any]:
                 f"{path} is not a .npy array that can be used ({error}). "
                 "Save it again with numpy.save, without objects."
             ) from None
+    if not isinstance(array, np.ndarray):
+        raise click.ClickException(
+            f"{path} is a .npz, a zip of arrays; save the one that is meant with numpy.save."
+        )
     return array

@@ -23,7 +23,7 @@ from scripts.case import Case, read_case
 from scripts.files import hashes, versions, write_json, writing
 from scripts.heads import log_odds, saturated
 from scripts.onnx_session import default_threads, open_session, run_session
-from scripts.samples import Batch, Samples
+from scripts.samples import Batch, Samples, write_header
 from scripts.torch_model import exact_float32, load_model, run_torch
 from scripts.variants import BY_NAME, REFERENCE
 
@@ -93,12 +93,10 @@ def open_variant(
 
 def score(case: Case, run: Run, data: Samples, out: Path, name: str) -> dict[str, int]:
     """Write the logits, batch by batch, to `out`; counts of samples, saturated and not finite."""
-    logits = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-        out, mode="w+", dtype=np.float32, shape=(len(data),)
-    )
     counts = {"samples": len(data), "saturated": 0, "nonfinite": 0}
     done, raw, rows = 0, [], 0
-    with _progress(len(data), name) as bar:
+    with open(out, "wb") as file, _progress(len(data), name) as bar:
+        write_header(file, "float32", (len(data),))
         for batch in data.batches(case.max_batch):
             raw.append(run(batch))
             rows += len(raw[-1])
@@ -108,14 +106,13 @@ def score(case: Case, run: Run, data: Samples, out: Path, name: str) -> dict[str
                     z = log_odds(block, case.head, case.positive_class).astype(np.float32)
                 except ValueError as error:
                     raise click.ClickException(f"{name} on {case.path}: {error}.") from None
-                logits[done : done + rows] = z
+                file.write(z.tobytes())
                 counts["saturated"] += saturated(block, case.head)
                 counts["nonfinite"] += int((~np.isfinite(z)).sum())
                 done, raw, rows = done + rows, [], 0
                 bar.update(done - bar.n)
     if done != len(data):
         raise ValueError(f"scored {done} of {len(data)} samples")
-    logits.flush()
     return counts
 
 

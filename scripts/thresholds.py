@@ -17,6 +17,15 @@ Keys = NDArray[np.int64]
 PART = 1 << 16  # samples worked on at a time
 
 
+def is_positive(logits: Logits, threshold: float) -> Flags:
+    """The verdicts: logit >= threshold, and finite. logits (n,) float32.
+
+    Compared in float64: against a Python float, NumPy would round the threshold to float32, and so
+    onto one of two neighbouring logits that it lies between.
+    """
+    return np.isfinite(logits) & (logits >= np.float64(threshold))
+
+
 @dataclass(frozen=True)
 class Threshold:
     """A chosen threshold and what it does on the samples that chose it."""
@@ -213,7 +222,9 @@ def retune(logits: Logits, verdicts: Flags, threshold: float, gap: float) -> Ret
     keys = sort_keys(logits, verdicts)
     n = len(keys)
     cuts, fewest = _best_cuts(keys)
-    z = [_logit(keys, 0) - max(gap, 1e-6), _logit(keys, n - 1) + max(gap, 1e-6)]
+    bottom, top, step = _logit(keys, 0), _logit(keys, n - 1), max(gap, 1e-6)
+    z = [min(bottom - step, np.nextafter(bottom, -np.inf)),
+         max(top + step, np.nextafter(np.nextafter(top, np.inf), np.inf))]  # fmt: skip
     lows = np.array([_logit(keys, c - 1) if c else z[0] for c in cuts])
     highs = np.array([_logit(keys, c) if c < n else z[1] for c in cuts])
     inside = ((lows < threshold) | (cuts == 0)) & ((threshold <= highs) | (cuts == n))

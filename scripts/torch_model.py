@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scripts.case import Case
 from scripts.samples import Batch
-from scripts.weights import read_state_dict
+from scripts.weights import read_state_dict, without_prefix
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ def _build(case: Case) -> "torch.nn.Module":
         )
     try:
         model = factory(**case.arguments)
-    except Exception as error:  # whatever the user's code raises: its words are kept
+    except (Exception, SystemExit) as error:  # whatever the user's code raises: its words are kept
         raise click.ClickException(
             f"{case.path}: the factory {case.factory!r} raised {type(error).__name__}: {error}"
         ) from None
@@ -85,7 +85,7 @@ def _module(case: Case, place: str) -> Any:
         path = case.folder / place
         if not path.is_file():
             raise click.ClickException(f"{case.path}: factory names {path}, which does not exist.")
-        sys.path.insert(0, str(case.folder))  # so that it can import its neighbours
+        sys.path.insert(0, str(case.folder.resolve()))  # so that it can import its neighbours
         sys.dont_write_bytecode = True  # the data folder stays as it is
         spec = importlib.util.spec_from_file_location(f"verdict_case_{Path(place).stem}", path)
         assert spec is not None and spec.loader is not None
@@ -95,7 +95,7 @@ def _module(case: Case, place: str) -> Any:
         return module
     except click.ClickException:
         raise
-    except Exception as error:  # whatever importing the user's code raises
+    except (Exception, SystemExit) as error:  # whatever importing the user's code raises
         raise click.ClickException(
             f"{case.path}: importing {place} for the factory raised {type(error).__name__}: {error}"
         ) from None
@@ -103,6 +103,7 @@ def _module(case: Case, place: str) -> Any:
 
 def _fill(case: Case, model: "torch.nn.Module", state: dict[str, Any]) -> None:
     wanted = model.state_dict()
+    state = without_prefix(state, wanted)
     missing = [name for name in wanted if name not in state]
     unknown = [name for name in state if name not in wanted]
     shapes = [
@@ -157,6 +158,18 @@ def _selected(case: Case, model: "torch.nn.Module") -> "torch.nn.Module":
 
 def _pick(case: Case, output: Any) -> Any:
     """The output that counts. Raises click.ClickException when case.toml does not say which."""
+    import torch
+
+    picked = _choose(case, output)
+    if not isinstance(picked, torch.Tensor):
+        raise click.ClickException(
+            f"{case.path}: the output that counts is a {type(picked).__name__}, not a tensor. "
+            "Set output in [model] to one that is, or correct the model."
+        )
+    return picked
+
+
+def _choose(case: Case, output: Any) -> Any:
     import torch
 
     if isinstance(output, torch.Tensor):

@@ -28,7 +28,7 @@ def read_state_dict(path: Path, key: str | None) -> dict[str, Any]:
     if _is_torchscript(path):
         try:
             script = torch.jit.load(str(path), map_location="cpu")
-            return _without_prefix(dict(script.state_dict()))
+            return dict(script.state_dict())
         except RuntimeError as error:
             raise click.ClickException(
                 f"The TorchScript archive {path} does not load: {_first(error)}"
@@ -37,7 +37,7 @@ def read_state_dict(path: Path, key: str | None) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip, eof and runtime errors, by the kind of damage
         raise click.ClickException(_why_not(path, error)) from None
-    return _without_prefix(_find(path, content, key))
+    return _find(path, content, key)
 
 
 def _look(path: Path) -> None:
@@ -79,6 +79,10 @@ def _is_torchscript(path: Path) -> bool:
 
 def _why_not(path: Path, error: Exception) -> str:
     words = str(error)
+    if not _is_pickle(path):
+        return (
+            f"The weights {path} are no .pth: torch.save did not write that. Copy the file again."
+        )
     if "Unsupported global" in words or "weights_only" in words.lower() or "GLOBAL" in words:
         found = ""
         if "GLOBAL " in words:
@@ -88,6 +92,12 @@ def _why_not(path: Path, error: Exception) -> str:
             f"code. Only tensors are loaded here; {WAY_OUT}."
         )
     return f"The weights {path} do not load: {_first(error)} The file is damaged, or no .pth."
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether the file begins like one of torch.save: a zip, or a pickle of protocol 2 or later."""
+    with open(path, "rb") as file:
+        return file.read(2).startswith((b"PK", b"\x80"))
 
 
 def _first(error: Exception) -> str:
@@ -119,14 +129,12 @@ def _find(path: Path, content: Any, key: str | None) -> dict[str, Any]:
         return dict(content)
     if isinstance(content, Mapping):
         found = [name for name in HOLDERS if _is_state_dict(content.get(name))]
-        if found:
-            return dict(content[found[0]])
-        others = [str(name) for name, value in content.items() if _is_state_dict(value)]
-        if len(others) == 1:
-            return dict(content[others[0]])
+        others = [name for name, value in content.items() if _is_state_dict(value)]
+        if len(found) == 1 or len(others) == 1:
+            return dict(content[(found or others)[0]])
         if others:
             raise click.ClickException(
-                f"{path} holds several state_dicts ({', '.join(others)}); set weights_key in "
+                f"{path} holds several state_dicts ({', '.join(str(name) for name in others)}); set weights_key in "
                 "[model] to the right one."
             )
     raise click.ClickException(
@@ -135,14 +143,19 @@ def _find(path: Path, content: Any, key: str | None) -> dict[str, Any]:
 
 
 def _keys(content: Any) -> str:
+    if isinstance(content, Mapping) and not content:
+        return f"an empty {type(content).__name__}"
     if isinstance(content, Mapping):
         return "the keys " + ", ".join(repr(name) for name in list(content)[:6])
     return f"a {type(content).__name__}"
 
 
-def _without_prefix(state: dict[str, Any]) -> dict[str, Any]:
-    """Names without what DataParallel and torch.compile put before all of them."""
+def without_prefix(state: dict[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Names without what DataParallel and torch.compile put before all of them.
+
+    Nothing is taken away once a name is one of `wanted`, those of the model.
+    """
     for prefix in PREFIXES * 2:
-        if all(name.startswith(prefix) for name in state):
+        if not wanted.keys() & state.keys() and all(name.startswith(prefix) for name in state):
             state = {name[len(prefix) :]: tensor for name, tensor in state.items()}
     return state

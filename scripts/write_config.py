@@ -84,7 +84,7 @@ def _tensor_config(kind: str, name: str, data_type: str, dims: list[int]) -> str
 def _tensor(value: Any, model: Path) -> tuple[str, str, list[int]]:
     import onnx
 
-    kinds = {
+    kinds: dict[int, str] = {
         onnx.TensorProto.FLOAT: "TYPE_FP32",
         onnx.TensorProto.FLOAT16: "TYPE_FP16",
         onnx.TensorProto.UINT8: "TYPE_UINT8",
@@ -93,6 +93,13 @@ def _tensor(value: Any, model: Path) -> tuple[str, str, list[int]]:
         onnx.TensorProto.BOOL: "TYPE_BOOL",
     }
     kind = value.type.tensor_type
+    if kind.elem_type not in kinds:
+        raise click.ClickException(
+            f"{model}: {value.name!r} is {onnx.TensorProto.DataType.Name(kind.elem_type)}, which "
+            f"is none of {', '.join(kinds.values())}. Give it another type in the model."
+        )
+    if not kind.shape.dim:
+        raise click.ClickException(f"{model}: {value.name!r} has no axes; the first is the batch.")
     first, *rest = kind.shape.dim
     if first.dim_value:
         raise click.ClickException(

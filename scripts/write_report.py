@@ -14,8 +14,18 @@ from typing import Any
 import click
 
 from scripts.files import read_json, writing
+from scripts.report_sections import (
+    get_conditions,
+    get_flips,
+    get_gates,
+    get_latency,
+    get_quality,
+    get_reproduce,
+    get_retuning,
+    number,
+)
 
-SHOWN_FLIPS = 20
+LITTLE_SUPPORT = 30  # 0.9^28 = 0.052: at 28 of 28 a precision of 0.9 cannot be ruled out at 5 %
 
 
 @click.command(help=__doc__.splitlines()[0] if __doc__ else None)
@@ -35,6 +45,7 @@ def render(report: dict[str, Any], pictures: str) -> str:
         get_head(report),
         get_table(report),
         get_gates(report),
+        get_latency(report),
         get_quality(report),
         get_flips(report),
         get_retuning(report),
@@ -54,14 +65,26 @@ def get_head(report: dict[str, Any]) -> str:
                      f"{chosen['threshold']:.6g}. {_sentence('; '.join(chosen['reasons']))}")  # fmt: skip
     else:
         lines.append(f"**To production: nothing new.** {_sentence(chosen['reasons'][0])}")
+    support = report["threshold"]["predicted_positives"]
+    if support < LITTLE_SUPPORT:
+        lines += [
+            "",
+            f"**Little evidence:** the threshold rests on {support} positive verdict(s). Below "
+            f"{LITTLE_SUPPORT}, not even a flawless precision shows more than chance would; add "
+            "labelled samples before relying on it.",
+        ]
     missing = [name for name, row in report["variants"].items() if not row["measured"]]
     if missing:
         lines += ["", f"**Not measured here:** {', '.join(f'`{name}`' for name in missing)}. "
                       + _why_missing(report)]  # fmt: skip
     if report["conditions"]["device"] == "cpu":
-        lines += ["", "All figures were taken on a CPU: they speak for serving on a CPU. ONNX "
-                      "Runtime computes much of float16 in float32 there, so `onnx_fp16` still has "
-                      "to be run on the GPU that will serve it."]  # fmt: skip
+        text = "All figures were taken on a CPU: they speak for serving on a CPU."
+        if report["variants"]["onnx_fp16"]["measured"]:
+            text += (
+                " ONNX Runtime computes much of float16 in float32 there: before a GPU serves "
+                "`onnx_fp16`, run it on that GPU."
+            )
+        lines += ["", text]
     return "\n".join(lines) + "\n"
 
 
@@ -73,7 +96,10 @@ def _why_missing(report: dict[str, Any]) -> str:
             f" On a host with an NVIDIA GPU, `make all CASE={report['case']} GPU=yes` measures the "
             "others on it; TensorRT engines are not built by this version."
         )
-    return _sentence("; ".join(sorted(reasons)).replace("not measured here: ", "")) + advice
+    return (
+        _sentence("; ".join(sorted(reasons)).replace("not measured here: needs", "they need"))
+        + advice
+    )
 
 
 def get_table(report: dict[str, Any]) -> str:
@@ -89,10 +115,10 @@ def get_table(report: dict[str, Any]) -> str:
         f"({threshold['true_positives']} of {threshold['predicted_positives']}; wanted "
         f"{report['wanted_precision']:g}), recall {threshold['recall']:.4f}.",
         "",
-        "| variant | flips | deviation of the logit: mean | min | max | "
-        + " | ".join(f"p50 / p99 at batch {size}, ms" for size in sizes)
+        "| variant | flips | deviation of the logit: mean | mean absolute | min | max | "
+        + " | ".join(f"p50 at batch {size}, ms" for size in sizes)
         + " | size, MB | outcome |",
-        "|---|--:|--:|--:|--:|" + "--:|" * len(sizes) + "--:|---|",
+        "|---|--:|--:|--:|--:|--:|" + "--:|" * len(sizes) + "--:|---|",
     ]
     for name, row in report["variants"].items():
         lines.append(_row(name, row, report, sizes))
@@ -103,126 +129,17 @@ def _row(name: str, row: dict[str, Any], report: dict[str, Any], sizes: list[str
     chosen = report["recommendation"]
     outcome = "**chosen**" if name == chosen["variant"] else chosen["not_chosen"][name]
     if not row["measured"]:
-        return f"| `{name}` |" + " - |" * (5 + len(sizes)) + f" {outcome} |"
+        return f"| `{name}` |" + " - |" * (6 + len(sizes)) + f" {outcome} |"
     deviation, proof = row["deviation"], row["precision_proof"]
-    cells = [f"`{name}`", str(row["flips"]["total"])]
-    cells += [_number(deviation[key]) for key in ("mean", "min", "max")]
+    flips = str(row["flips"]["total"])
+    if row["retuned_threshold"] is not None:
+        flips += f" ({row['retuning']['flips_after']} re-tuned)"
+    cells = [f"`{name}`", flips]
+    cells += [number(deviation[key]) for key in ("mean", "mean_absolute", "min", "max")]
     for size in sizes:
-        timing = row["latency"][size]
-        cells.append(f"{timing['latency_p50_ms']:.3g} / {timing['latency_p99_ms']:.3g}")
-    cells.append(f"{proof['file_bytes'] / 1e6:.2f}" if proof else "-")
+        cells.append(f"{row['latency'][size]['latency_p50_ms']:.3g}")
+    cells.append(f"{proof['file_bytes'] / 1e6:.3g}" if proof else "-")
     return "| " + " | ".join([*cells, outcome]) + " |"
-
-
-def get_gates(report: dict[str, Any]) -> str:
-    """Every gate of every candidate, with what was found."""
-    lines = ["## Gates", "", "| variant | gate | passed | found |", "|---|---|---|---|"]
-    for name, row in report["variants"].items():
-        for gate in row.get("gates", []):
-            passed = "yes" if gate["passed"] else "**no**"
-            lines.append(f"| `{name}` | {gate['gate']} | {passed} | {gate['found']} |")
-    return "\n".join(lines) + "\n"
-
-
-def get_quality(report: dict[str, Any]) -> str:
-    """Confusion matrices and the numbers from them, against the reference and the labels."""
-    lines = [
-        "## Verdicts against the reference and against the labels",
-        "",
-        "All at the threshold of the reference. TP, FP, FN, TN count verdicts, with the reference's "
-        "verdicts (or the labels) taken as true.",
-        "",
-        "| variant | against | TP | FP | FN | TN | accuracy | precision | recall |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for name, row in report["variants"].items():
-        for key, title in (("vs_reference", "reference"), ("vs_labels", "labels")):
-            if row["measured"]:
-                found = row[key]
-                counts = " | ".join(str(found[count]) for count in ("tp", "fp", "fn", "tn"))
-                rates = " | ".join(
-                    "undefined" if found[rate] is None else f"{found[rate]:.4f}"
-                    for rate in ("accuracy", "precision", "recall")
-                )
-                lines.append(f"| `{name}` | {title} | {counts} | {rates} |")
-    notes = [f"`{name}`: {row['saturated']} probabilities are exactly 0 or 1, ties that no "
-             "threshold can separate." for name, row in report["variants"].items()
-             if row.get("saturated")]  # fmt: skip
-    return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
-
-
-def get_flips(report: dict[str, Any]) -> str:
-    """Each flipped sample, nearest to the threshold first."""
-    lines = ["## Flips", ""]
-    for name, row in report["variants"].items():
-        if not row["measured"] or name == report["reference"]:
-            continue
-        flips, near = row["flips"], row["deviation"]["near_threshold"]
-        lines += [
-            f"**`{name}`**: {flips['total']} of {row['samples']} verdicts flip "
-            f"({flips['positive_to_negative']} from positive to negative, "
-            f"{flips['negative_to_positive']} from negative to positive). Among the "
-            f"{near['samples']} samples nearest to the threshold (within {near['width']:.3g}) the "
-            f"mean absolute deviation is {_number(near['mean_absolute'])}, over all samples "
-            f"{_number(row['deviation']['mean_absolute'])}.",
-            "",
-        ]
-        if flips["samples"]:
-            lines += _flip_table(flips["samples"], report["case"], name)
-    return "\n".join(lines)
-
-
-def _flip_table(samples: list[dict[str, Any]], case: str, name: str) -> list[str]:
-    lines = [
-        "| sample | label | reference logit | variant logit | reference to threshold | name |",
-        "|--:|--:|--:|--:|--:|---|",
-    ]
-    for flip in samples[:SHOWN_FLIPS]:
-        lines.append(
-            f"| {flip['index']} | {flip['label']} | {flip['reference_logit']:.6g} | "
-            f"{_number(flip['variant_logit'])} | {flip['reference_distance']:+.3g} | "
-            f"{flip.get('name', '')} |"
-        )
-    if len(samples) > SHOWN_FLIPS:
-        more = len(samples) - SHOWN_FLIPS
-        lines.append(f"\n{more} more stand in `results/{case}/{name}.verdicts.json`.")
-    return [*lines, ""]
-
-
-def get_retuning(report: dict[str, Any]) -> str:
-    """What moving the threshold would do for each variant that differs; "" where none does."""
-    lines = []
-    for name, row in report["variants"].items():
-        tuned = row.get("retuning")
-        if not tuned:
-            continue
-        if "tuning" not in tuned:
-            lines += [f"**`{name}`**: not re-tuned, {tuned['reason']}.", ""]
-            continue
-        moved = tuned["threshold"] is not None
-        held, tuning = tuned["held_out"], tuned["tuning"]
-        lines += [
-            f"**`{name}`**: the threshold {'moves to' if moved else 'stays;'} "
-            + (f"{tuned['threshold']:.6g}: " if moved else "")
-            + f"{tuned['reason']}. Tuned on {tuning['samples']} samples (flips "
-            f"{tuning['flips_before']} to {tuning['flips_after']}), judged on the other "
-            f"{held['samples']} ({held['flips_before']} to {held['flips_after']}).",
-            f"Separable: {_separable(tuned)}",
-            "",
-        ]
-    return "\n".join(["## Re-tuned thresholds", "", *lines]) if lines else ""
-
-
-def _separable(tuned: dict[str, Any]) -> str:
-    if tuned["separation"] is None:
-        return "yes (the reference gives one verdict only)."
-    if tuned["crossing"] is None:
-        return f"yes (gap {tuned['separation']:.3g})."
-    first, second = tuned["crossing"]
-    return (
-        f"no: at least {tuned['fewest_flips']} flips for any threshold; first crossing pair: "
-        f"samples {first} and {second}."
-    )
 
 
 def get_plots(report: dict[str, Any], pictures: str) -> str:
@@ -239,53 +156,12 @@ def get_plots(report: dict[str, Any], pictures: str) -> str:
     return "\n".join(lines)
 
 
-def get_conditions(report: dict[str, Any]) -> str:
-    """Under what conditions every figure was taken."""
-    where = report["conditions"]
-    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
-    ran = ", ".join(f"`{name}` by {provider}" for name, provider in where["providers"].items())
-    lines = [
-        "## Conditions",
-        "",
-        f"* Mode {where['mode']} ({where['why_mode']}); GPU {where['gpu']} ({where['why_gpu']}).",
-        f"* {ran}.",
-        f"* Latency in process, {where['threads']} threads, the variants interleaved call by call, "
-        "p50, p90, p99 and throughput in `report.json`. Two medians within "
-        "5 %, or whose ratio's 95 % interval holds 1, are a tie.",
-        f"* {versions}.",
-    ]
-    for name, row in report["variants"].items():
-        proof = row.get("precision_proof")
-        if proof:
-            tiny = proof["values_below_float16"]
-            lines.append(
-                f"* `{name}`: {proof['weight_share_float16']:.0%} of {proof['weight_bytes']} weight "
-                f"bytes and {proof['node_share_float16']:.0%} of {proof['nodes']} nodes in float16"
-                + (f"; {tiny} values below float16's smallest became that" if tiny else "")
-                + "."
-            )
-    return "\n".join(lines) + "\n"
-
-
-def get_reproduce(report: dict[str, Any]) -> str:
-    """The command, and the hashes of what the report stands on."""
-    where = report["conditions"]
-    command = f"make all CASE={report['case']} MODE={where['mode']} GPU={where['gpu']}"
-    lines = ["## Reproduce", "", f"    {command}", "", "| file | sha256 |", "|---|---|"]
-    lines += [f"| {path} | `{digest[:16]}` |" for path, digest in report["inputs"].items()]
-    return "\n".join(lines) + "\n"
-
-
 def _sizes(report: dict[str, Any]) -> list[str]:
     return sorted(report["variants"][report["reference"]]["latency"], key=int)
 
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + "."
-
-
-def _number(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.3g}"
 
 
 def _sigmoid(logit: float) -> float:

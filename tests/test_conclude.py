@@ -1,0 +1,332 @@
+"""report.json from a small case that every real step ran on, and what conclude refuses."""
+
+import json
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from scripts import (
+    check_model,
+    choose_threshold,
+    compare_verdicts,
+    conclude,
+    convert_fp16,
+    export_onnx,
+    measure_latency,
+    prove_precision,
+    read_samples,
+    score_variant,
+    write_config,
+)
+from scripts.variants import VARIANTS, not_here
+
+CASE = """
+precision = 0.8
+[model]
+factory = "model.py:build"
+weights = "weights.pth"
+head = "logit"
+max_batch = 4
+[[inputs]]
+name = "x"
+shape = [4]
+dtype = "float32"
+file = "inputs.npy"
+[labels]
+file = "labels.npy"
+"""
+MODEL = """
+from torch import nn
+
+
+def build():
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+"""
+TOML = "data/toy/case.toml"
+R = "results/toy"
+MEASURED = ("torch_fp32", "onnx_fp32", "onnx_fp16")
+
+
+def step(module, *arguments):
+    result = CliRunner().invoke(module.main, [str(one) for one in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def artefact(variant):
+    if variant == "torch_fp32":
+        return "data/toy/weights.pth"
+    return f"model_repository/toy_{variant}/1/model.onnx"
+
+
+def make_data(folder):
+    folder.mkdir(parents=True)
+    (folder / "case.toml").write_text(CASE, encoding="utf-8")
+    (folder / "model.py").write_text(MODEL, encoding="utf-8")
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+    torch.save(network.state_dict(), folder / "weights.pth")
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(200, 4)).astype(np.float32)
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(inputs)).numpy()[:, 0]
+    noise = random.normal(size=200) * 0.3 * logits.std()
+    np.save(folder / "inputs.npy", inputs)
+    np.save(folder / "labels.npy", (logits + noise > np.median(logits)).astype(np.uint8))
+
+
+def run_all():
+    """What make runs, in its order."""
+    samples = ["--samples", f"{R}/samples.json"]
+    where = ["--mode", "local", "--device", "cpu"]
+    reference = f"{R}/torch_fp32.logits.npy"
+    step(read_samples, TOML, "--out", f"{R}/samples.json")
+    step(check_model, TOML, *samples, "--out", f"{R}/torch_fp32.check.json")
+    step(export_onnx, TOML, *samples, "--out", artefact("onnx_fp32"))
+    step(convert_fp16, TOML, *samples, "--model", artefact("onnx_fp32"),
+         "--out", artefact("onnx_fp16"))  # fmt: skip
+    for variant in MEASURED:
+        step(score_variant, TOML, "--variant", variant, *samples, *where,
+             "--model", artefact(variant), "--out", f"{R}/{variant}.logits.npy")  # fmt: skip
+    threshold = f"{R}/torch_fp32.threshold.json"
+    step(choose_threshold, TOML, "--logits", reference, "--labels", f"{R}/labels.npy",
+         "--out", threshold)  # fmt: skip
+    for variant in MEASURED:
+        step(compare_verdicts, "--variant", variant, "--logits", f"{R}/{variant}.logits.npy",
+             "--reference", reference, "--labels", f"{R}/labels.npy", *samples,
+             "--threshold", threshold, "--out", f"{R}/{variant}.verdicts.json")  # fmt: skip
+        if variant != "torch_fp32":
+            step(prove_precision, "--variant", variant, "--model", artefact(variant),
+                 "--out", f"{R}/{variant}.precision.json")  # fmt: skip
+            step(write_config, TOML, "--name", f"toy_{variant}", "--model", artefact(variant),
+                 "--gpu", "no", "--out",
+                 f"model_repository/toy_{variant}/config.pbtxt")  # fmt: skip
+    models = [f"{variant}={artefact(variant)}" for variant in MEASURED]
+    step(measure_latency, TOML, *where, *samples, "--out", f"{R}/latency.json", *models)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder in which all steps but the last ran."""
+    folder = tmp_path_factory.mktemp("project")
+    make_data(folder / "data/toy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(measure_latency, "SECONDS", 0.1)
+        run_all()
+    return folder
+
+
+@pytest.fixture
+def project(finished, tmp_path, monkeypatch):
+    """A copy of it, to spoil."""
+    shutil.copytree(finished, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
+
+
+def command(*more):
+    arguments = [TOML, "--results", R, "--mode", "local", "--why-mode", "no Docker here"]
+    arguments += ["--gpu", "no", "--why-gpu", "none found", "--out", f"{R}/report.json"]
+    return CliRunner().invoke(conclude.main, [*arguments, *more])
+
+
+def read(name):
+    return json.loads(Path(R, name).read_text(encoding="utf-8"))
+
+
+def change(name, **more):
+    content = read(name) | more
+    Path(R, name).write_text(json.dumps(content), encoding="utf-8")
+
+
+def report_of(project):
+    result = command()
+    assert result.exit_code == 0, result.output
+    return read("report.json")
+
+
+def check_refused(result, *words):
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), "a traceback instead of a sentence"
+    assert result.output.startswith("Error: ")
+    for word in words:
+        assert word in result.output
+    assert not Path(R, "report.json").exists()
+
+
+def test_the_line_it_prints_is_the_recommendation(project):
+    result = command()
+    assert result.exit_code == 0, result.output
+    variant = read("report.json")["recommendation"]["variant"]
+    assert variant in ("onnx_fp32", "onnx_fp16")
+    assert result.output == f"toy: {variant} goes to production\n"
+
+
+def test_the_report_holds_what_programs_need(project):
+    report = report_of(project)
+    assert (report["case"], report["reference"]) == ("toy", "torch_fp32")
+    assert {"logit", "precision", "recall"} <= set(report["threshold"])
+    assert set(report["variants"]) == {
+        "torch_fp32", "onnx_fp32", "onnx_fp16", "trt_fp32", "trt_fp16",
+    }  # fmt: skip
+    for name in MEASURED:
+        row = report["variants"][name]
+        assert row["measured"] is True
+        assert {"total", "positive_to_negative", "negative_to_positive"} <= set(row["flips"])
+        assert {"mean", "mean_absolute", "min", "max"} <= set(row["deviation"])
+        for against in ("vs_reference", "vs_labels"):
+            counts = row[against]
+            assert set(counts) == {"tp", "fp", "fn", "tn", "accuracy", "precision", "recall"}
+            assert counts["tp"] + counts["fp"] + counts["fn"] + counts["tn"] == 200
+        assert "retuned_threshold" in row
+    for name in ("trt_fp32", "trt_fp16"):
+        row = report["variants"][name]
+        assert row["measured"] is False
+        assert row["reason"] == "not measured here: needs a GPU"
+        assert report["recommendation"]["not_chosen"][name] == row["reason"]
+    assert report["recommendation"]["reasons"]
+    assert set(report["recommendation"]["not_chosen"]) == set(report["variants"]) - {
+        report["recommendation"]["variant"]
+    }
+
+
+def test_the_numbers_are_those_of_the_stored_logits(project):
+    report = report_of(project)
+    t = report["threshold"]["logit"]
+    labels = np.load(f"{R}/labels.npy").astype(bool)
+    reference = np.load(f"{R}/torch_fp32.logits.npy").astype(np.float64)
+    right = reference >= t
+    assert report["threshold"]["precision"] == (right & labels).sum() / right.sum() >= 0.8
+    assert report["threshold"]["recall"] == (right & labels).sum() / labels.sum()
+    assert (report["samples"], report["positives"]) == (200, labels.sum())
+    for name in MEASURED:
+        z = np.load(f"{R}/{name}.logits.npy").astype(np.float64)
+        row = report["variants"][name]
+        assert row["flips"]["total"] == ((z >= t) != right).sum()
+        assert row["deviation"]["mean"] == pytest.approx((z - reference).mean(), abs=1e-12)
+        assert row["deviation"]["max"] == pytest.approx((z - reference).max(), abs=1e-12)
+        assert row["vs_labels"]["tp"] == ((z >= t) & labels).sum()
+        assert row["vs_reference"]["fn"] == ((z < t) & right).sum()
+    assert report["variants"]["torch_fp32"]["flips"]["total"] == 0
+    assert report["variants"]["torch_fp32"]["deviation"]["max_absolute"] == 0
+    assert report["variants"]["onnx_fp16"]["deviation"]["max_absolute"] > 0
+
+
+def test_the_same_files_give_the_same_bytes(project):
+    report_of(project)
+    first = Path(R, "report.json").read_bytes()
+    report_of(project)
+    assert Path(R, "report.json").read_bytes() == first
+
+
+def test_the_report_needs_no_model_and_no_data(project):
+    """On a laptop, from copied results alone: the same facts."""
+    wanted = report_of(project)
+    shutil.rmtree("model_repository")
+    Path("data/toy/inputs.npy").unlink()
+    Path("data/toy/weights.pth").unlink()
+    assert report_of(project) == wanted
+
+
+def test_a_variant_left_out_needs_no_results(project):
+    for path in Path(R).glob("onnx_fp16.*"):
+        path.unlink()
+    reasons = {one.name: not_here(one, False, ("onnx_fp16",)) for one in VARIANTS}
+    found = conclude.collect(Path(R), [name for name, reason in reasons.items() if not reason])
+    report = conclude.conclude("toy", Fraction(4, 5), found, reasons)
+    assert report["variants"]["onnx_fp16"]["measured"] is False
+    assert report["variants"]["onnx_fp16"]["reason"] == 'left out by "skip" in case.toml'
+    assert report["recommendation"]["variant"] == "onnx_fp32"
+
+
+def test_no_survivor_is_a_report_too(project):
+    for variant in ("onnx_fp32", "onnx_fp16"):
+        change(f"{variant}.verdicts.json", nonfinite=1)
+    result = command()
+    assert result.exit_code == 0, result.output
+    assert result.output == "toy: no variant goes to production\n"
+    assert read("report.json")["recommendation"]["variant"] is None
+
+
+def test_a_moved_threshold_reaches_the_recommendation(project):
+    for variant in ("onnx_fp32", "onnx_fp16"):
+        counts = read(f"{variant}.verdicts.json")["vs_labels"]
+        moved = {"threshold": 0.625, "flips_after": 0, "vs_labels": counts}
+        change(f"{variant}.verdicts.json", retuning=moved)
+    report = report_of(project)
+    assert report["recommendation"]["threshold"] == 0.625
+    assert report["variants"]["onnx_fp32"]["retuned_threshold"] == 0.625
+
+
+@pytest.mark.parametrize("name", ["latency.json", "onnx_fp16.verdicts.json", "samples.json"])
+def test_a_missing_result_is_named_with_a_command(project, name):
+    Path(R, name).unlink()
+    check_refused(command(), f"{R}/{name} is missing", "make all")
+
+
+@pytest.mark.parametrize(
+    "changed", ["data/toy/weights.pth", "data/toy/inputs.npy", "results/toy/onnx_fp32.logits.npy"]
+)
+def test_stale_results_are_refused_and_the_message_ends_with_a_command(project, changed):
+    with open(changed, "ab") as file:
+        file.write(b"more")
+    result = command()
+    check_refused(result, changed, "than stands there now")
+    last = result.output.strip().splitlines()[-1]
+    assert "Run: rm results/toy/" in last
+    assert last.endswith("&& make all CASE=toy")
+
+
+def test_the_command_of_the_message_names_a_result_that_is_there(project):
+    with open("data/toy/weights.pth", "ab") as file:
+        file.write(b"more")
+    words = command().output.split()
+    assert Path(words[words.index("rm") + 1]).is_file()
+
+
+def test_two_states_of_a_file_that_is_gone_are_refused(project):
+    found = {
+        "one.json": {"inputs": {"gone.npy": "0" * 64}},
+        "two.json": {"inputs": {"gone.npy": "1" * 64}},
+    }
+    with pytest.raises(click.ClickException) as caught:
+        conclude.check_fresh(found, "toy")
+    assert caught.value.message == (
+        "results/toy/two.json was computed from another gone.npy than one.json was. "
+        "Run: rm results/toy/two.json && make all CASE=toy"
+    )
+    found["two.json"] = found["one.json"]
+    conclude.check_fresh(found, "toy")
+
+
+@pytest.mark.parametrize(("key", "value"), [("device", "cuda"), ("mode", "docker")])
+@pytest.mark.parametrize("name", ["onnx_fp16.score.json", "latency.json"])
+def test_mixed_modes_and_devices_are_refused(project, key, value, name):
+    change(name, **{key: value})
+    result = command()
+    check_refused(result, "mixes modes or devices", value)
+    assert result.output.strip().endswith("make clean CASE=toy && make all CASE=toy")
+
+
+def test_mixed_versions_are_refused(project):
+    content = read("onnx_fp16.score.json")
+    change("onnx_fp16.score.json", versions=content["versions"] | {"onnxruntime": "1.0.0"})
+    result = command()
+    check_refused(result, "mixes onnxruntime", "1.0.0")
+    assert result.output.strip().endswith("make clean CASE=toy && make all CASE=toy")
+
+
+def test_results_of_another_mode_than_the_one_asked_for_are_refused(project):
+    """The results say local; a report that says docker would be wrong."""
+    check_refused(command("--mode", "docker"), "docker", "local")
+
+
+def test_results_of_the_cpu_are_no_report_of_a_gpu(project):
+    check_refused(command("--gpu", "yes"), "cpu")

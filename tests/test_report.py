@@ -1,0 +1,124 @@
+"""The report for people, whole, against a file that was read and approved.
+
+After a wanted change: .venv/bin/python -m tests.test_report writes the new golden files; read the
+difference before committing it.
+"""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from scripts.choose_threshold import choose_threshold
+from scripts.compare_verdicts import compare
+from scripts.conclude import conclude
+from scripts.variants import VARIANTS, not_here
+from scripts.write_report import main, render
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def facts() -> dict[str, Any]:
+    """A report of 60 samples: onnx_fp32 agrees, onnx_fp16 is shifted and flips verdicts."""
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    reference = np.round(random.normal(2 * labels - 1, 1.2) * 64).astype(np.float32) / 64
+    chosen = choose_threshold(reference, labels.astype(np.uint8), Fraction(9, 10))
+    names = [f"{'yes' if label else 'no'}/{i:03}.png" for i, label in enumerate(labels)]
+    logits = {"torch_fp32": reference, "onnx_fp32": reference, "onnx_fp16": reference - 0.5}
+    timing = {
+        "torch_fp32": 2.0, "onnx_fp32": 1.0, "onnx_fp16": 0.5,
+    }  # fmt: skip
+    found: dict[str, dict[str, Any]] = {
+        "samples.json": {"samples": 60, "positives": 30},
+        "torch_fp32.threshold.json": {
+            "wanted_precision": 0.9, "metrics": {**vars(chosen)},
+        },
+        "latency.json": {"variants": {
+            name: {size: {"rounds": 40, "latency_p50_ms": ms, "latency_p90_ms": ms * 1.5,
+                          "latency_p99_ms": ms * 2, "throughput_per_s": 1000 / ms,
+                          "block_p50_ms": [ms] * 20}
+                   for size, ms in (("1", base), ("8", base * 4))}
+            for name, base in timing.items()
+        }},
+    }  # fmt: skip
+    for name, z in logits.items():
+        gap = chosen.gap_high - chosen.gap_low
+        found[f"{name}.verdicts.json"] = compare(
+            z, reference, labels == 1, chosen.logit, gap, names
+        )
+        found[f"{name}.score.json"] = {"metrics": {"saturated": 0}}
+        half = float(name == "onnx_fp16")
+        found[f"{name}.precision.json"] = {
+            "metrics": {"nodes": 8, "node_share_float16": half, "weight_share_float16": half,
+                        "weight_bytes": 4096, "file_bytes": 5000, "values_below_float16": 0}
+        }  # fmt: skip
+    reasons = {variant.name: not_here(variant, False, ()) for variant in VARIANTS}
+    report = conclude("golden", Fraction(9, 10), found, reasons)
+    report["conditions"] = {
+        "device": "cpu", "threads": 2, "providers": {"onnx_fp32": "CPUExecutionProvider"},
+        "versions": {"numpy": "2.2.6"}, "mode": "local", "why_mode": "asked for", "gpu": "no",
+        "why_gpu": "asked for",
+    }  # fmt: skip
+    report["inputs"] = {"data/golden/case.toml": "0" * 64}
+    return report
+
+
+def test_the_facts_are_those_that_were_approved() -> None:
+    assert json.loads(json.dumps(facts())) == json.loads((GOLDEN / "report.json").read_text())
+
+
+def test_the_report_byte_for_byte() -> None:
+    report = json.loads((GOLDEN / "report.json").read_text())
+    assert render(report, "golden/") == (GOLDEN / "report.md").read_text()
+
+
+def test_the_command_writes_the_same(tmp_path: Path) -> None:
+    out = tmp_path / "report.md"
+    arguments = [str(GOLDEN / "report.json"), "--pictures", "golden/", "--out", str(out)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    assert out.read_bytes() == (GOLDEN / "report.md").read_bytes()
+
+
+def test_the_recommendation_stands_in_the_first_ten_lines() -> None:
+    head = (GOLDEN / "report.md").read_text().splitlines()[:10]
+    assert any(line.startswith("**To production: `onnx_") for line in head)
+    assert any(line.startswith("**Not measured here:** `trt_fp32`, `trt_fp16`") for line in head)
+
+
+def test_a_number_that_is_undefined_says_so() -> None:
+    report = json.loads((GOLDEN / "report.json").read_text())
+    row = report["variants"]["onnx_fp16"]
+    row["vs_labels"] |= {"tp": 0, "fp": 0, "precision": None}
+    row["deviation"] |= {"mean": None}
+    text = render(report, "")
+    assert "undefined" in text
+    assert "not finite" in text
+    assert "| nan |" not in text.lower()
+
+
+@pytest.mark.parametrize(("support", "warned"), [(29, True), (30, False)])
+def test_a_threshold_that_rests_on_few_samples_is_named(support: int, warned: bool) -> None:
+    report = json.loads((GOLDEN / "report.json").read_text())
+    report["threshold"]["predicted_positives"] = support
+    assert ("**Little evidence:**" in render(report, "")) is warned
+
+
+def test_no_variant_fit_for_production() -> None:
+    report = json.loads((GOLDEN / "report.json").read_text())
+    report["recommendation"] = {
+        "variant": None, "threshold": None, "reasons": ["no converted variant passes every gate"],
+        "not_chosen": dict.fromkeys(report["variants"], "fails"),
+    }  # fmt: skip
+    assert "**To production: nothing new.** No converted variant" in render(report, "")
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    (GOLDEN / "report.json").write_text(json.dumps(facts(), indent=1) + "\n")
+    (GOLDEN / "report.md").write_text(render(facts(), "golden/"))

@@ -1,0 +1,33 @@
+"""The one list of variants, and what derives from it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from scripts.variants import BY_NAME, REFERENCE, VARIANTS, not_here
+
+
+def listed(*arguments: str) -> list[str]:
+    command = [sys.executable, "-S", "-m", "scripts.variants", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
+def test_make_gets_the_names_with_the_standard_library_alone() -> None:
+    assert listed("--gpu", "no", "--skip") == ["torch_fp32", "onnx_fp32", "onnx_fp16"]
+
+
+def test_what_is_made_from_a_skipped_variant_is_skipped_too() -> None:
+    assert listed("--gpu", "no", "--skip", "onnx_fp16") == ["torch_fp32", "onnx_fp32"]
+    assert listed("--gpu", "no", "--skip", "onnx_fp32") == ["torch_fp32"]
+    reason = not_here(BY_NAME["onnx_fp16"], False, ("onnx_fp32",))
+    assert reason == "not measured here: it is made from onnx_fp32, which is left out"
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_every_row_is_whole(variant) -> None:  # type: ignore[no-untyped-def]
+    assert variant.source is None or variant.source in BY_NAME
+    assert (variant is REFERENCE) == (variant.source is None) == (variant.file is None)
+    assert variant.sentence.endswith(".")
+    short = {"torch": "torch", "onnxruntime": "onnx", "tensorrt": "trt"}[variant.runtime]
+    assert variant.name == f"{short}_{variant.precision.replace('float', 'fp')}"
