@@ -150,3 +150,17 @@ def test_every_form_of_data_in_the_template_is_valid(tmp_path: Path) -> None:
         path.write_text(head + bare)
         case = read_case(path)
         assert [case.images is not None, case.csv is not None] == [number == 1, number == 2]
+
+
+def test_the_training_script_makes_the_bundled_files_again(project: Project) -> None:
+    folder = project.folder / "data/digits"
+    kept = {name: np.load(folder / name) for name in ("inputs.npy", "labels.npy")}
+    weights = torch.load(folder / "weights.pth", weights_only=True)
+    for name in (*kept, "weights.pth"):
+        (folder / name).unlink()
+    done = project.run(".venv/bin/python", "data/digits/train.py")
+    assert done.returncode == 0, done.stderr
+    for name, array in kept.items():
+        assert np.array_equal(np.load(folder / name), array)
+    for name, tensor in torch.load(folder / "weights.pth", weights_only=True).items():
+        assert torch.allclose(tensor.float(), weights[name].float(), atol=1e-3), name

@@ -1,0 +1,53 @@
+"""README.md, CONTRIBUTING.md and the Makefile say what is true."""
+
+import re
+import shutil
+
+import pytest
+from conftest import ROOT, Project
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.strip().splitlines()
+]
+# These run in this very suite, or alone on a quiet machine.
+ELSEWHERE = {"make test", "make bench"}
+
+
+def test_the_readme_has_commands() -> None:
+    assert {"make all", "make help", "make new CASE=mask", *ELSEWHERE} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line != "make all"])
+def test_a_command_of_the_readme_runs(project: Project, command: str) -> None:
+    if command in ELSEWHERE:
+        command += " -n"
+        shutil.copytree(ROOT / "tests", project.folder / "tests")
+    done = project.run(*command.split())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_every_file_of_the_table_is_made(digits: Project) -> None:
+    rows = re.findall(r"^\| `(results|model_repository)/(.*?)`", README, re.MULTILINE)
+    assert len(rows) >= 11
+    for folder, name in rows:
+        pattern = name.replace("<case>", "digits").replace("<variant>", "onnx_fp16")
+        assert list(digits.folder.glob(f"{folder}/{pattern}")), name
+
+
+def test_links_and_pictures_exist() -> None:
+    for document in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        text = (ROOT / document).read_text()
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            assert (ROOT / target).exists(), f"{document}: {target}"
+
+
+def test_contributing_names_scripts_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`scripts/(\w+\.py)`", text)
+    assert named
+    for name in named:
+        assert (ROOT / "scripts" / name).is_file(), name
