@@ -129,8 +129,16 @@ $(ONNX:%=$(R)/%.deviation.png): $(R)/%.deviation.png: $(R)/%.logits.npy $(COMPAR
 $(R)/threshold.png: $(COMPARED) $(R)/labels.npy $(call code,plot_threshold)
 	$(Q)$(in) scripts.plot_threshold --logits $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --threshold $(R)/torch_fp32.threshold.json --out $@
 
-PICTURES := $(R)/threshold.png $(ONNX:%=$(R)/%.deviation.png)
-FOUND := $(VARIANTS:%=$(R)/%.verdicts.json) $(VARIANTS:%=$(R)/%.score.json) $(ONNX:%=$(R)/%.precision.json)
+# Layer by layer: each ONNX variant that is made from another one, against that one.
+LAYERED := $(filter onnx_fp16,$(VARIANTS))
+$(LAYERED:%=$(R)/%.layers.json): $(R)/%.layers.json: $(REPO)/$(CASE)_%/1/model.onnx $(REPO)/$(CASE)_onnx_fp32/1/model.onnx $(R)/%.logits.npy $(COMPARED) $(R)/samples.json $(TOML) $(call code,compare_layers)
+	$(Q)$(in) scripts.compare_layers $(TOML) --variant $* --samples $(R)/samples.json --model $< --source $(REPO)/$(CASE)_onnx_fp32/1/model.onnx --logits $(R)/$*.logits.npy --reference $(R)/torch_fp32.logits.npy --threshold $(R)/torch_fp32.threshold.json --out $@
+
+$(LAYERED:%=$(R)/%.layers.png): $(R)/%.layers.png: $(R)/%.layers.json $(call code,plot_layers)
+	$(Q)$(in) scripts.plot_layers $< --out $@
+
+PICTURES := $(R)/threshold.png $(ONNX:%=$(R)/%.deviation.png) $(LAYERED:%=$(R)/%.layers.png)
+FOUND := $(LAYERED:%=$(R)/%.layers.json) $(VARIANTS:%=$(R)/%.verdicts.json) $(VARIANTS:%=$(R)/%.score.json) $(ONNX:%=$(R)/%.precision.json)
 CONFIGS := $(ONNX:%=$(REPO)/$(CASE)_%/config.pbtxt)
 
 # Timed when nothing else is left to run, also under make -j.

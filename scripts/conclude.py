@@ -59,6 +59,7 @@ def collect(folder: Path, measured: list[str]) -> dict[str, dict[str, Any]]:
     for variant in measured:
         names += [f"{variant}.score.json", f"{variant}.verdicts.json"]
         names += [f"{variant}.precision.json"] if variant != REFERENCE.name else []
+        names += [f"{variant}.layers.json"] if variant == "onnx_fp16" else []
     return {name: read_json(folder / name) for name in names}
 
 
@@ -111,6 +112,25 @@ def check_same_place(
     }
 
 
+def layers(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What the report says of a comparison layer by layer; the tensors themselves stay there."""
+    if found is None:
+        return None
+    keys = (
+        "source",
+        "largest_error",
+        "first_jump",
+        "beyond_half_range",
+        "marked_minus_unmarked_max",
+    )
+    errors = {one["name"]: one["relative_error"] for one in found["tensors"]}
+    return {key: found[key] for key in keys} | {
+        "tensors": len(found["tensors"]),
+        "samples": len(found["samples"]),
+        "relative_error_max": errors[found["largest_error"]],
+    }
+
+
 def conclude(
     case: str,
     precision: Fraction,
@@ -138,6 +158,7 @@ def conclude(
         row["retuned_threshold"] = retuning["threshold"] if retuning else None
         row["retuning"] = retuning
         row["precision_proof"] = proof
+        row["layers"] = layers(found.get(f"{variant.name}.layers.json"))
         row["latency"] = found["latency.json"]["variants"].get(variant.name)
         if variant.file is not None:
             row["gates"] = gates(row, variant.precision, precision)

@@ -122,6 +122,34 @@ def get_retuning(report: dict[str, Any]) -> str:
     return "\n".join(["## Re-tuned thresholds", "", *lines]) if lines else ""
 
 
+def get_layers(report: dict[str, Any]) -> str:
+    """Where in the graph a variant departs from what it was made from; "" where none was compared."""
+    lines = []
+    for name, row in report["variants"].items():
+        found = row.get("layers")
+        if not found:
+            continue
+        jump, beyond = found["first_jump"], found["beyond_half_range"]
+        lines += [
+            f"**`{name}`** against `{found['source']}`, {found['tensors']} tensors on "
+            f"{found['samples']} samples, the flipped and the nearest to the threshold first. Largest "
+            f"relative error {number(found['relative_error_max'])} at `{found['largest_error']}`; "
+            + (f"the error first jumps at `{jump}`; " if jump else "no tensor's error jumps; ")
+            + (f"beyond half of float16's range: {_names(beyond)}. " if beyond else
+               "none comes near the end of float16's range. ")
+            + "Here every tensor is an output, so nothing is fused, and each float16 tensor is rounded "
+            "as a GPU would; the final output differs from the unmarked model's on this CPU by at most "
+            f"{number(found['marked_minus_unmarked_max'])}.",
+            "",
+        ]  # fmt: skip
+    return "\n".join(["## Layer by layer", "", *lines]) if lines else ""
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(f"`{name}`" for name in names[:8]) + more
+
+
 def _separable(tuned: dict[str, Any]) -> str:
     if tuned["separation"] is None:
         return "yes (the reference gives one verdict only)."

@@ -19,6 +19,7 @@ from scripts.report_sections import (
     get_flips,
     get_gates,
     get_latency,
+    get_layers,
     get_quality,
     get_reproduce,
     get_retuning,
@@ -49,6 +50,7 @@ def render(report: dict[str, Any], pictures: str) -> str:
         get_quality(report),
         get_flips(report),
         get_retuning(report),
+        get_layers(report),
         get_plots(report, pictures),
         get_conditions(report),
         get_reproduce(report),
@@ -153,6 +155,8 @@ def get_plots(report: dict[str, Any], pictures: str) -> str:
     for name, row in report["variants"].items():
         if row["measured"] and name != report["reference"]:
             lines += [f"![Deviation of the logits of {name}]({pictures}{name}.deviation.png)", ""]
+            if row["layers"]:
+                lines += [f"![Error of {name} layer by layer]({pictures}{name}.layers.png)", ""]
     return "\n".join(lines)
 
 

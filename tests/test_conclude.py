@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from scripts import (
     check_model,
     choose_threshold,
+    compare_layers,
     compare_verdicts,
     conclude,
     convert_fp16,
@@ -107,6 +108,10 @@ def run_all():
             step(write_config, TOML, "--name", f"toy_{variant}", "--model", artefact(variant),
                  "--gpu", "no", "--out",
                  f"model_repository/toy_{variant}/config.pbtxt")  # fmt: skip
+    step(compare_layers, TOML, "--variant", "onnx_fp16", *samples,
+         "--model", artefact("onnx_fp16"), "--source", artefact("onnx_fp32"),
+         "--logits", f"{R}/onnx_fp16.logits.npy", "--reference", reference,
+         "--threshold", threshold, "--out", f"{R}/onnx_fp16.layers.json")  # fmt: skip
     models = [f"{variant}={artefact(variant)}" for variant in MEASURED]
     step(measure_latency, TOML, *where, *samples, "--out", f"{R}/latency.json", *models)
 
