@@ -34,6 +34,9 @@ INSTALLED := $(VENV)/installed-$(DEVICE).txt
 TOOLS := $(VENV)/installed-dev.txt
 in := $(VENV)/bin/python -m
 
+ifneq ($(shell [[ "$(CASE)" =~ ^[A-Za-z][A-Za-z0-9_-]*$$ ]] && echo good),good)
+  $(error CASE is "$(CASE)"; a case is named with letters, digits, _ and -, a letter first)
+endif
 CASES := $(patsubst data/%/case.toml,%,$(wildcard data/*/case.toml))
 D := data/$(CASE)
 R := results/$(CASE)
@@ -48,8 +51,9 @@ ifneq ($(filter-out $(FREE),$(MAKECMDGOALS)),)
   endif
   escape := sed 's/[][ ?*:|;]/\\&/g'
   FILES := $(shell find -L $(D) -mindepth 1 -name __pycache__ -prune -o -type f -print -o -type d -print | $(escape))
-  WEIGHTS := $(D)/$(shell sed -nE "s/^ *weights *= *[\"']([^\"']+)[\"'].*/\1/p" $(TOML))
-  SKIP := $(shell sed -nE 's/^ *skip *= *\[(.*)\].*/\1/p' $(TOML) | tr -d "\"'," )
+  # scripts/case.py refuses a case.toml in which these two would be read otherwise.
+  WEIGHTS := $(D)/$(shell sed -nE "s/^[[:blank:]]*weights[[:blank:]]*=[[:blank:]]*[\"']([A-Za-z0-9._\/-]+)[\"'].*/\1/p" $(TOML) | head -n 1)
+  SKIP := $(shell sed -nE 's/^[[:blank:]]*skip[[:blank:]]*=[[:blank:]]*\[([^]]*)\].*/\1/p' $(TOML) | tr "\"'," '   ')
 else
   FILES :=
   WEIGHTS := $(D)/weights.pth
@@ -84,10 +88,15 @@ $(TOOLS): docker/requirements-dev.txt $(INSTALLED)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	$(VENV)/bin/pip freeze > $@.tmp && mv $@.tmp $@
 
+# The two files of a step that makes a pair: when one is missing both are made again, and all that
+# depends on them in the same run.
+pair = $(if $(filter 2,$(words $(wildcard $(1) $(2)))),,.PHONY: $(1) $(2))
+
 # ---- the arrows ----------------------------------------------------------------------------------
 # Ctrl-C: make may not delete these either, for the reason above.
 .PRECIOUS: $(R)/samples.json $(R)/labels.npy $(VARIANTS:%=$(R)/%.logits.npy) $(VARIANTS:%=$(R)/%.score.json)
 
+$(eval $(call pair,$(R)/samples.json,$(R)/labels.npy))
 $(R)/samples.json $(R)/labels.npy &: $(TOML) $(DATA) $(call code,read_samples)
 	$(Q)$(in) scripts.read_samples $(TOML) --out $(R)/samples.json
 
@@ -111,6 +120,7 @@ $(ONNX:%=$(R)/%.precision.json): $(R)/%.precision.json: $(REPO)/$(CASE)_%/1/mode
 	$(Q)$(in) scripts.prove_precision --variant $* --model $< --out $@
 
 define score
+$(call pair,$(R)/$(1).logits.npy,$(R)/$(1).score.json)
 $(R)/$(1).logits.npy $(R)/$(1).score.json &: $(R)/samples.json $(R)/torch_fp32.check.json $(call artefact,$(1)) $(MODEL) $(call code,score_variant)
 	$(Q)$(in) scripts.score_variant $(TOML) --variant $(1) --samples $(R)/samples.json --model $(call artefact,$(1)) --mode $(MODE) --device $(DEVICE) --out $(R)/$(1).logits.npy
 endef

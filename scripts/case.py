@@ -5,6 +5,7 @@ commented case.toml that explains each key.
 """
 
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,9 @@ import click
 
 from scripts.case_keys import DTYPES, HEADS, NAME, check, one_of
 from scripts.variants import VARIANTS
+
+PLAIN = re.compile(r"[A-Za-z0-9._/-]+")
+LARGEST_BATCH = 65536  # trials hold a whole batch in memory
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def read_case(path: Path) -> Case:
             import tomllib
         except ModuleNotFoundError:  # Python 3.10
             import tomli as tomllib
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise click.ClickException(
             f"{path} does not exist; `make new CASE={path.parent.name}` writes one to fill in."
@@ -87,9 +91,29 @@ def read_case(path: Path) -> Case:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.ClickException(f"{path} is not valid TOML: {error}.") from None
     try:
+        _check_facts(path, content)
         return _case(path, content)
     except ValueError as error:
         raise click.ClickException(f"{path}: {error}") from None
+
+
+def _check_facts(path: Path, content: dict[str, Any]) -> None:
+    """Make reads two keys line by line, before anything is installed: they have to look so."""
+    text = path.read_text(encoding="utf-8-sig")
+    weights = content["model"].get("weights") if isinstance(content.get("model"), dict) else None
+    found = re.findall(r"""^[ \t]*weights[ \t]*=[ \t]*["']([^"']+)["']""", text, re.MULTILINE)
+    if isinstance(weights, str) and (found != [weights] or not PLAIN.fullmatch(weights)):
+        raise ValueError(
+            f'weights is {weights!r}; write it once, as weights = "..." on a line of its own, with '
+            "a file name of letters, digits and ._-/ (a link will do)."
+        )
+    skip = content.get("skip", [])
+    if not isinstance(skip, list):
+        return  # that complaint comes first
+    lines = re.findall(r"""^[ \t]*skip[ \t]*=[ \t]*\[([^]]*)\]""", text, re.MULTILINE)
+    listed = re.sub(r"""["',]""", " ", lines[0]).split() if len(lines) == 1 else []
+    if skip and (listed != skip or "\n" in lines[0]):
+        raise ValueError(f"skip is {skip!r}; write it once, as skip = [...] on a single line.")
 
 
 def _case(path: Path, content: dict[str, Any]) -> Case:
@@ -103,8 +127,8 @@ def _case(path: Path, content: dict[str, Any]) -> Case:
         raise ValueError(
             f"precision is {precision}; it must lie above 0 and at most at 1, with at most 9 decimals."
         )
-    if model["max_batch"] < 1:
-        raise ValueError(f"max_batch is {model['max_batch']}; it must be at least 1.")
+    if not 1 <= model["max_batch"] <= LARGEST_BATCH:
+        raise ValueError(f"max_batch is {model['max_batch']}; it must be 1 to {LARGEST_BATCH}.")
     names = [variant.name for variant in VARIANTS[1:]]
     for name in content.get("skip", []):
         one_of("skip", name, names)

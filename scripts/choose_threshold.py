@@ -29,9 +29,12 @@ def main(case_toml: Path, logits: Path, labels: Path, out: Path) -> None:
     try:
         found = choose_threshold(load(logits), load(labels), case.precision)
     except Unreachable as error:
+        y = load(labels)
+        turned = error.best <= 1.5 * float(y.mean())  # hardly better than calling all positive
         raise click.ClickException(
-            f"{case.name}: {error}. Set precision in {case_toml} to at most that, or train a "
-            "better model."
+            f"{case.name}: {error}. "
+            + ("Are positive or positive_class the wrong way round? " if turned else "")
+            + f"Set precision in {case_toml} to at most that, or train a better model."
         ) from None
     except ValueError as error:
         raise click.ClickException(f"{logits}: {error}.") from None

@@ -68,10 +68,12 @@ def choose(variants: dict[str, dict[str, Any]], threshold: float) -> dict[str, A
             else:
                 survivors.append(name)
     if not survivors:
+        tried = any("gates" in row for row in variants.values())
+        why_none = "passes every gate" if tried else "was measured"
         return {
             "variant": None,
             "threshold": None,
-            "reasons": ["no converted variant passes every gate; keep serving the PyTorch model"],
+            "reasons": [f"no converted variant {why_none}; keep serving the PyTorch model"],
             "not_chosen": reasons,
         }
     winner, settled, lost = _rank(variants, survivors)

@@ -67,7 +67,7 @@ def convert(model: "onnx.ModelProto") -> "onnx.ModelProto":
     from scripts import fp16_passes as passes
 
     blocked = {*float16.DEFAULT_OP_BLOCK_LIST, *passes.FLOAT32_ONLY}
-    if float16.check_if_fp16_ready(model.graph):
+    if any(tensor.data_type == passes.FLOAT16 for tensor in model.graph.initializer):
         raise ValueError("it holds float16 already: make the .pth model float32 throughout")
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     types = element_types(model.graph)
@@ -84,6 +84,7 @@ def convert(model: "onnx.ModelProto") -> "onnx.ModelProto":
         warnings.simplefilter("always")
         model = float16.convert_float_to_float16(
             model,
+            check_fp16_ready=False,
             min_positive_val=SMALLEST,
             max_finite_val=LARGEST,
             keep_io_types=True,
@@ -124,11 +125,15 @@ def refuse_large(model: "onnx.ModelProto", blocked: set[str]) -> int:
     tiny = 0
     for name, tensor in stored_floats(model, blocked):
         values = numpy_helper.to_array(tensor)
-        finite = np.abs(values[np.isfinite(values)])
-        if finite.size and finite.max() > LARGEST:
+        finite = values[np.isfinite(values)]
+        if finite.size and np.abs(finite).max() > LARGEST:
+            worst = finite[np.argmax(np.abs(finite))]
+            advice = (
+                "; a mask can be float('-inf') instead" if worst < 0 and finite.size == 1 else ""
+            )
             raise ValueError(
-                f"float16 cannot hold {finite.max():.6g}, a value of {name!r} (its largest is "
-                f"{LARGEST:.0f})"
+                f"float16 cannot hold {worst:.6g}, a value of {name!r} (its largest is "
+                f"{LARGEST:.0f}{advice})"
             )
         tiny += int(((values != 0) & (np.abs(values) < SMALLEST)).sum())
     return tiny

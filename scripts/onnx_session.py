@@ -1,6 +1,9 @@
 """ONNX Runtime: sessions that run where they were told to, and the trial of a model file."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +68,22 @@ def open_session(
     return session
 
 
+def load_elsewhere(path: Path, out: Path) -> None:
+    """Load `path`, which is to become `out`, in a process of its own, which may crash.
+
+    ONNX Runtime's optimiser is native code, and some graphs end it with a signal.
+    """
+    program = "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True)
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise click.ClickException(
+            f"ONNX Runtime itself crashes ({name}) while it loads what was to become {out}, and so "
+            "would a server with the same version. Leave the variant out with skip in case.toml, "
+            "or change the part of the model that the crash comes from."
+        )
+
+
 def run_session(session: "onnxruntime.InferenceSession", batch: Batch) -> NDArray[Any]:
     """The first output for one batch."""
     output: NDArray[Any] = session.run(None, batch)[0]
@@ -83,6 +102,7 @@ def try_model(path: Path, case: Case, batch: Batch, out: Path) -> None:
     `batch` holds at least `case.max_batch` samples. Raises click.ClickException unless inputs,
     and outputs at each size, are what case.toml declares.
     """
+    load_elsewhere(path, out)
     session = open_session(path, "cpu", default_threads())
     found = {one.name: tuple(one.shape[1:]) for one in session.get_inputs()}
     wanted = {one.name: one.shape for one in case.inputs}

@@ -28,7 +28,7 @@ def main(report_json: Path, repository: Path, out: Path) -> None:
     variant, case = report["recommendation"]["variant"], report["case"]
     if variant is None:
         raise click.ClickException(
-            f"Nothing was published: no variant of {case} passes every gate. The reasons stand in "
+            f"Nothing was published: {report['recommendation']['reasons'][0]}. The reasons stand in "
             f"{report_json.with_suffix('.md')}; what was in production stays."
         )
     candidate = repository / f"{case}_{variant}"

@@ -107,7 +107,8 @@ def _chunks(path: Path, columns: list[str]) -> Iterator[tuple[int, list[list[str
                 raise click.ClickException(f"{path} is empty; it needs a header and rows.")
             places = [_place(path, header, column) for column in columns]
             start = 0
-            while rows := list(islice(reader, ROWS)):
+            filled = (row for row in reader if row)  # blank lines are no rows
+            while rows := list(islice(filled, ROWS)):
                 for offset, row in enumerate(rows):
                     if len(row) != len(header):
                         raise click.ClickException(

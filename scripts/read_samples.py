@@ -80,6 +80,10 @@ def image_list(case: Case) -> tuple[list[str], NDArray[Any]]:
         for path in sorted(kind.iterdir()):
             if path.name.startswith("."):
                 continue
+            if path.is_dir():
+                raise click.ClickException(
+                    f"{path} is a folder inside a class; put its images directly into {kind}."
+                )
             if path.suffix.lower() not in SUFFIXES:
                 raise click.ClickException(
                     f"{path} is no image that is known by its ending ({', '.join(SUFFIXES)}). "

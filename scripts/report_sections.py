@@ -54,10 +54,7 @@ def get_quality(report: dict[str, Any]) -> str:
                     for rate in ("accuracy", "precision", "recall")
                 )
                 lines.append(f"| `{name}` | {title} | {counts} | {rates} |")
-    notes = [f"`{name}`: {row['saturated']} probabilities are exactly 0 or 1, ties that no "
-             "threshold can separate." for name, row in report["variants"].items()
-             if row.get("saturated")]  # fmt: skip
-    return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def get_flips(report: dict[str, Any]) -> str:
@@ -76,6 +73,14 @@ def get_flips(report: dict[str, Any]) -> str:
             f"{number(row['deviation']['mean_absolute'])}.",
             "",
         ]
+        before = report["variants"][report["reference"]]["saturated"]
+        if row["saturated"] or before:
+            lines += [
+                f"Saturated: {row['saturated']} probabilities are exactly 0 or 1 ({before} in the "
+                "reference). Their logits are set to 17.33 or -103.97, so their deviations mean "
+                "little, and no threshold separates them. Give the output before the sigmoid.",
+                "",
+            ]
         if flips["samples"]:
             lines += _flip_table(flips["samples"], report["case"], name)
     return "\n".join(lines)

@@ -194,6 +194,7 @@ def _choose(case: Case, output: Any) -> Any:
     if case.output not in known:
         raise click.ClickException(
             f"{case.path}: the model has the outputs {', '.join(repr(name) for name in known)}; set "
-            f"output in [model] to the one that holds the {case.head} (found: {case.output!r})."
+            f"output in [model] to the one that holds the {case.head}"
+            + ("." if case.output is None else f" (found: {case.output!r}).")
         )
     return output[case.output]

@@ -198,10 +198,10 @@ def test_a_precision_out_of_range_is_quoted(read_toy: Toy, value: str) -> None:
     read_toy.refuses(read_toy.read, read_toy.toml, f"precision is {value}", "above 0", "at most")
 
 
-@pytest.mark.parametrize("value", [0, -4])
-def test_a_batch_of_none_is_refused(read_toy: Toy, value: int) -> None:
+@pytest.mark.parametrize("value", [0, -4, 65537, 10**12])
+def test_a_batch_that_cannot_be_is_refused(read_toy: Toy, value: int) -> None:
     read_toy.change("max_batch = 4", f"max_batch = {value}")
-    read_toy.refuses(read_toy.read, read_toy.toml, f"max_batch is {value}", "at least 1")
+    read_toy.refuses(read_toy.read, read_toy.toml, f"max_batch is {value}", "1 to 65536")
 
 
 @pytest.mark.parametrize(
@@ -364,3 +364,30 @@ def test_a_bad_table_of_a_csv(read_toy: Toy, old: str, new: str, words: list[str
     read_toy.write("data.csv", "a,b,label\n1,2,0\n3,4,1\n")
     read_toy.toml.write_text(csv_toml().replace(old, new))
     read_toy.refuses(read_toy.read, read_toy.toml, *words)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("weights = ", "'weights' = ", "write it once"),
+        ('weights = "weights.pth"', 'weights = """weights.pth"""', "write it once"),
+        ('weights = "weights.pth"', 'weights = "my weights.pth"', "letters, digits"),
+        ("precision = 0.9", 'precision = 0.9\nskip = [\n "onnx_fp16",\n]', "on a single line"),
+    ],
+)
+def test_what_make_reads_line_by_line_must_look_so(
+    read_toy: Toy, old: str, new: str, words: str
+) -> None:
+    read_toy.change(old, new)
+    read_toy.refuses(read_toy.read, read_toy.toml, words)
+
+
+def test_another_key_called_weights_is_no_second_file(read_toy: Toy) -> None:
+    read_toy.change('weights = "weights.pth"', 'weights = "weights.pth"\narguments.weights = "x"')
+    read_toy.read()
+
+
+def test_a_byte_order_mark_is_no_key(read_toy: Toy) -> None:
+    text = read_toy.toml.read_text(encoding="utf-8")
+    read_toy.toml.write_text(text, encoding="utf-8-sig")
+    read_toy.read()

@@ -27,7 +27,8 @@ def write_candidate(variant="onnx_fp32", content=b"weights"):
 
 
 def write_report(variant="onnx_fp32", threshold=0.25):
-    recommendation = {"variant": variant, "threshold": threshold}
+    reasons = ["no converted variant passes every gate"]
+    recommendation = {"variant": variant, "threshold": threshold, "reasons": reasons}
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     content = {"case": "toy", "recommendation": recommendation}
     REPORT.write_text(json.dumps(content), encoding="utf-8")
@@ -199,7 +200,7 @@ def test_nothing_is_published_when_nothing_is_recommended():
     result = publish()
     assert result.exit_code == 1
     assert result.output == (
-        "Error: Nothing was published: no variant of toy passes every gate. The reasons stand in "
+        "Error: Nothing was published: no converted variant passes every gate. The reasons stand in "
         "results/toy/report.md; what was in production stays.\n"
     )
     assert state() == before
