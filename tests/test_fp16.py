@@ -785,8 +785,8 @@ def test_a_model_that_holds_float16_weights_is_refused(case):
         node("Cast", ["x"], ["h"], to=HALF, name="down"),
         node("Add", ["h", "half_w"], ["s"], name="add"),
         node("Cast", ["s"], ["a"], to=FLOAT, name="up"),
+        stored=[numpy_helper.from_array(np.ones(1, np.float16), "half_w")],
     )
-    half.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float16), "half_w"))
     result = case(half)
     assert result.exit_code == 1
     assert "it holds float16 already" in result.output

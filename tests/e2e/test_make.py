@@ -215,3 +215,19 @@ def test_file_names_that_make_finds_hard(project: Project) -> None:
         os.utime(path, ns=(later, later))
         assert project.make("-q", target, "CASE=odd").returncode == 1, name
         os.utime(path, ns=(0, 0))
+
+
+def test_one_file_of_a_pair_missing_is_mended_in_one_run(digits: Project) -> None:
+    for name in ("onnx_fp16.score.json", "labels.npy"):
+        (digits.folder / "results/digits" / name).unlink()
+        done = digits.make("all")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert digits.make("all").stdout == "make: Nothing to be done for 'all'.\n", name
+
+
+@pytest.mark.parametrize("name", ["a b", "../x", "8"])
+def test_a_case_is_named_plainly(project: Project, name: str) -> None:
+    done = project.make("new", f"CASE={name}")
+    assert done.returncode != 0
+    assert f'CASE is "{name}"; a case is named with letters, digits, _ and -' in done.stderr
+    assert [path.name for path in (project.folder / "data").iterdir()] == ["digits"]
