@@ -55,12 +55,13 @@ def draw(logits: NDArray[Any], reference: NDArray[Any], threshold: float, name: 
     z, s = logits[near], reference[near]
     flipped = is_positive(z, threshold) != is_positive(s, threshold)
     right.scatter(s[~flipped], z[~flipped], s=14, color="#3366aa", label="same verdict")
-    right.scatter(s[flipped], z[flipped], s=40, color="#cc3311", marker="x", label="flipped")
+    if flipped.any():
+        right.scatter(s[flipped], z[flipped], s=40, color="#cc3311", marker="x", label="flipped")
     right.axvline(threshold, color="black", linewidth=0.8, label="threshold")
     right.axhline(threshold, color="black", linewidth=0.8)
     right.set(title=f"The {len(near)} samples nearest to the threshold",
               xlabel="logit of torch_fp32", ylabel=f"logit of {name}")  # fmt: skip
-    right.legend(loc="upper left")
+    right.legend(loc="upper left", framealpha=0.6)
     return figure
 
 
