@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from scripts.case import Case, read_case
 from scripts.files import hashes, read_json, versions, write_json
-from scripts.samples import Batch, Samples, load
+from scripts.samples import Samples, load
 from scripts.thresholds import is_positive
 from scripts.variants import BY_NAME
 
@@ -121,7 +121,7 @@ def compare_models(
     plain = OnnxrtRunner(SessionFromOnnx(str(model), providers=["cpu"]))
     with marked(source) as first, marked(model) as second, plain as served:
         for start in range(0, len(rows), BATCH):
-            batch = take(data, rows[start : start + BATCH])
+            batch = data.rows(rows[start : start + BATCH])
             exact = dict(first.infer(batch))
             found = dict(second.infer(batch))
             add(sums, exact, found)
@@ -129,12 +129,6 @@ def compare_models(
             for name, array in final.items():
                 unmarked = max(unmarked, float(np.abs(array - found[name]).max()))
     return describe(graph, sums), unmarked if np.isfinite(unmarked) else None
-
-
-def take(data: Samples, rows: list[int]) -> Batch:
-    """The samples at `rows`, as one batch."""
-    single = [data.batch(i, i + 1) for i in rows]
-    return {name: np.concatenate([one[name] for one in single]) for name in single[0]}
 
 
 def add(sums: dict[str, list[float]], exact: Outputs, found: Outputs) -> None:

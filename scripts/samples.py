@@ -58,8 +58,12 @@ class Samples:
 
     def some(self, count: int) -> Batch:
         """`count` samples for a trial, spread over the data; repeated where there are fewer."""
-        rows = np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)
-        single = [self.batch(i, i + 1) for i in np.resize(rows, count)]
+        spread = np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)
+        return self.rows(np.resize(spread, count).tolist())
+
+    def rows(self, indices: list[int]) -> Batch:
+        """The samples at `indices`, in that order, as one batch."""
+        single = [self.batch(i, i + 1) for i in indices]
         return {name: np.concatenate([one[name] for one in single]) for name in single[0]}
 
     def _image(self, name: str) -> NDArray[Any]:

@@ -13,7 +13,6 @@ from scripts.compare_layers import (
     compare_models,
     describe,
     first_jump,
-    take,
     worst_samples,
 )
 from scripts.convert_fp16 import convert
@@ -27,8 +26,8 @@ class Data:
     def __init__(self, count: int, width: int) -> None:
         self.x = np.random.default_rng(0).normal(size=(count, width)).astype(np.float32)
 
-    def batch(self, start: int, stop: int) -> dict[str, np.ndarray]:
-        return {"x": self.x[start:stop]}
+    def rows(self, indices: list[int]) -> dict[str, np.ndarray]:
+        return {"x": self.x[indices]}
 
 
 def graph(*nodes: onnx.NodeProto, **stored: np.ndarray) -> onnx.ModelProto:
@@ -107,11 +106,6 @@ def test_flipped_samples_come_first_then_the_nearest() -> None:
     reference = np.array([3.0, 0.4, -0.1, 0.2, -5.0, 1.0], np.float32)
     logits = np.array([-3.0, 0.4, 0.1, 0.2, -5.0, 1.0], np.float32)
     assert worst_samples(logits, reference, 0.0) == [2, 0, 3, 1, 5, 4]
-
-
-def test_a_batch_is_taken_in_the_order_asked_for() -> None:
-    data = Data(5, 4)
-    assert np.array_equal(take(data, [4, 0])["x"], data.x[[4, 0]])
 
 
 def test_sums_over_batches_are_those_of_all_samples_at_once() -> None:

@@ -839,3 +839,11 @@ def test_a_full_disk_ends_in_a_sentence_and_leaves_no_part(
 def test_a_folder_inside_a_class_is_named(images_toy: Toy) -> None:
     folder_instead(images_toy.folder / "images/yes/a.png")
     images_toy.refuses(images_toy.read, "images/yes/a.png is a folder inside a class")
+
+
+def test_rows_come_in_the_order_asked_for_and_a_trial_repeats_them(read_toy: Toy) -> None:
+    read_toy.read()
+    data = Samples(read_case(read_toy.toml), read_toy.samples)
+    assert np.array_equal(data.rows([3, 0, 3])["x"], INPUTS[[3, 0, 3]])
+    assert np.array_equal(data.some(2)["x"], INPUTS[[0, len(data) - 1]])
+    assert len(data.some(3 * len(data))["x"]) == 3 * len(data)
