@@ -48,12 +48,11 @@ def main(
     run, provider = open_variant(case, variant, model, device, threads)
     with writing(out) as temporary:
         found = score(case, run, data, temporary, variant)
-    if variant == REFERENCE.name and found["nonfinite"]:
-        out.unlink()
-        raise click.ClickException(
-            f"{variant} gives NaN or infinity for {found['nonfinite']} of {len(data)} samples. A "
-            "reference must give a logit for each: look at the weights and the inputs."
-        )
+        if variant == REFERENCE.name and found["nonfinite"]:
+            raise click.ClickException(
+                f"{variant} gives NaN or infinity for {found['nonfinite']} of {len(data)} samples. "
+                "A reference must give a logit for each: look at the weights and the inputs."
+            )
     content = {
         "variant": variant,
         "step": "score",
