@@ -140,7 +140,7 @@ $(R)/threshold.png: $(COMPARED) $(R)/labels.npy $(call code,plot_threshold)
 	$(Q)$(in) scripts.plot_threshold --logits $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --threshold $(R)/torch_fp32.threshold.json --out $@
 
 # Layer by layer: each ONNX variant that is made from another one, against that one.
-LAYERED := $(filter onnx_fp16,$(VARIANTS))
+LAYERED := $(filter-out onnx_fp32,$(ONNX))
 $(LAYERED:%=$(R)/%.layers.json): $(R)/%.layers.json: $(REPO)/$(CASE)_%/1/model.onnx $(REPO)/$(CASE)_onnx_fp32/1/model.onnx $(R)/%.logits.npy $(COMPARED) $(R)/samples.json $(TOML) $(call code,compare_layers)
 	$(Q)$(in) scripts.compare_layers $(TOML) --variant $* --samples $(R)/samples.json --model $< --source $(REPO)/$(CASE)_onnx_fp32/1/model.onnx --logits $(R)/$*.logits.npy --reference $(R)/torch_fp32.logits.npy --threshold $(R)/torch_fp32.threshold.json --out $@
 

@@ -83,7 +83,8 @@ def read_case(path: Path) -> Case:
             import tomllib
         except ModuleNotFoundError:  # Python 3.10
             import tomli as tomllib
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        content = tomllib.loads(text)
     except FileNotFoundError:
         raise click.ClickException(
             f"{path} does not exist; `make new CASE={path.parent.name}` writes one to fill in."
@@ -91,15 +92,14 @@ def read_case(path: Path) -> Case:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.ClickException(f"{path} is not valid TOML: {error}.") from None
     try:
-        _check_facts(path, content)
+        _check_facts(text, content)
         return _case(path, content)
     except ValueError as error:
         raise click.ClickException(f"{path}: {error}") from None
 
 
-def _check_facts(path: Path, content: dict[str, Any]) -> None:
+def _check_facts(text: str, content: dict[str, Any]) -> None:
     """Make reads two keys line by line, before anything is installed: they have to look so."""
-    text = path.read_text(encoding="utf-8-sig")
     weights = content["model"].get("weights") if isinstance(content.get("model"), dict) else None
     found = re.findall(r"""^[ \t]*weights[ \t]*=[ \t]*["']([^"']+)["']""", text, re.MULTILINE)
     if isinstance(weights, str) and (found != [weights] or not PLAIN.fullmatch(weights)):

@@ -18,7 +18,7 @@ import click
 from scripts.case import read_case
 from scripts.choose_variant import choose, gates
 from scripts.files import hashes, read_json, sha256, write_json
-from scripts.variants import REFERENCE, VARIANTS, not_here
+from scripts.variants import BY_NAME, REFERENCE, VARIANTS, not_here
 
 SCHEMA = 1
 
@@ -59,7 +59,8 @@ def collect(folder: Path, measured: list[str]) -> dict[str, dict[str, Any]]:
     for variant in measured:
         names += [f"{variant}.score.json", f"{variant}.verdicts.json"]
         names += [f"{variant}.precision.json"] if variant != REFERENCE.name else []
-        names += [f"{variant}.layers.json"] if variant == "onnx_fp16" else []
+        made_from_onnx = BY_NAME[variant].source not in (None, REFERENCE.name)
+        names += [f"{variant}.layers.json"] if made_from_onnx else []
     return {name: read_json(folder / name) for name in names}
 
 

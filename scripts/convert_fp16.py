@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 LARGEST = 65504.0  # of float16
 SMALLEST = 5.960464477539063e-08  # above 0 in float16
-TINY_KEY = "values_below_float16"  # in the metadata of the ONNX file
 
 
 @click.command(help=__doc__.splitlines()[0] if __doc__ else None)
@@ -70,7 +69,7 @@ def convert(model: "onnx.ModelProto") -> "onnx.ModelProto":
     if any(tensor.data_type == passes.FLOAT16 for tensor in model.graph.initializer):
         raise ValueError("it holds float16 already: make the .pth model float32 throughout")
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    types = element_types(model.graph)
+    types = passes.element_types(model.graph)
     passes.name_nodes(model.graph)
     for graph in passes.graphs(model.graph):
         passes.drop_idle_casts(graph, types)
@@ -98,21 +97,8 @@ def convert(model: "onnx.ModelProto") -> "onnx.ModelProto":
     passes.cast_statistics(model.graph)
     passes.sort_nodes(model.graph)
     del model.graph.value_info[:]  # the converter's; they no longer agree with the casts
-    model.metadata_props.add(key=TINY_KEY, value=str(tiny))
+    model.metadata_props.add(key=passes.TINY_KEY, value=str(tiny))
     return model
-
-
-def element_types(graph: "onnx.GraphProto") -> dict[str, int]:
-    """Element type of every tensor that is known, by name, subgraphs included."""
-    from scripts import fp16_passes as passes
-
-    types = {}
-    for inner in passes.graphs(graph):
-        for value in (*inner.input, *inner.output, *inner.value_info):
-            types[value.name] = value.type.tensor_type.elem_type
-        for tensor in inner.initializer:
-            types[tensor.name] = tensor.data_type
-    return types
 
 
 def refuse_large(model: "onnx.ModelProto", blocked: set[str]) -> int:

@@ -1,8 +1,7 @@
 """What onnxconverter-common leaves broken, mended in the graph before and after it.
 
 Each pass works on one graph and is called for subgraphs too (`graphs`). Why each is needed stands
-in its first line. The order before the conversion: name_nodes, drop_idle_casts, write_constants,
-separate_outputs, split_shared; after it: retype_casts, sort_nodes.
+in its first line; the order in which they run stands in convert_fp16.convert.
 """
 
 from collections import Counter
@@ -12,6 +11,7 @@ import numpy as np
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
+TINY_KEY = "values_below_float16"  # in the metadata of the ONNX file
 # Operators without a float16 form in opset 18 or in ONNX Runtime, beyond the converter's own list.
 FLOAT32_ONLY = ("EyeLike", "RandomNormal", "RandomUniform", "RandomNormalLike", "HannWindow",
                 "HammingWindow", "BlackmanWindow", "QuantizeLinear", "DequantizeLinear")  # fmt: skip
@@ -31,6 +31,17 @@ def graphs(graph: GraphProto) -> Iterator[GraphProto]:
     for node in graph.node:
         for inner in subgraphs(node):
             yield from graphs(inner)
+
+
+def element_types(graph: GraphProto) -> dict[str, int]:
+    """Element type of every tensor that is known, by name, subgraphs included."""
+    types = {}
+    for inner in graphs(graph):
+        for value in (*inner.input, *inner.output, *inner.value_info):
+            types[value.name] = value.type.tensor_type.elem_type
+        for tensor in inner.initializer:
+            types[tensor.name] = tensor.data_type
+    return types
 
 
 def name_nodes(graph: GraphProto) -> None:

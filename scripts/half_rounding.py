@@ -16,8 +16,7 @@ from onnx import (
     shape_inference,
 )
 
-from scripts.convert_fp16 import element_types
-from scripts.fp16_passes import FLOAT, FLOAT16, cast_to, graphs
+from scripts.fp16_passes import FLOAT, FLOAT16, cast_to, element_types, graphs
 
 
 def rounded(model: ModelProto) -> ModelProto:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scripts.convert_fp16 import TINY_KEY, element_types
 from scripts.files import hashes, versions, write_json
 from scripts.variants import BY_NAME
 
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(variant: str, model: Path, out: Path) -> None:
     import onnx
+
+    from scripts.fp16_passes import TINY_KEY
 
     loaded = onnx.load(model)
     found = shares(loaded)
@@ -69,7 +70,7 @@ def shares(model: "onnx.ModelProto") -> dict[str, Any]:
     """
     import onnx
 
-    from scripts.fp16_passes import FLOAT, FLOAT16, graphs
+    from scripts.fp16_passes import FLOAT, FLOAT16, element_types, graphs
 
     half: dict[int | None, bool] = {FLOAT16: True, FLOAT: False}
     types = element_types(onnx.shape_inference.infer_shapes(model).graph)

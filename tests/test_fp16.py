@@ -19,9 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxconverter_common import float16
 
 from scripts import convert_fp16, prove_precision
-from scripts.convert_fp16 import LARGEST, TINY_KEY, convert
+from scripts.convert_fp16 import LARGEST, convert
 from scripts.export_onnx import quiet
-from scripts.fp16_passes import graphs, name_nodes, sort_nodes
+from scripts.fp16_passes import TINY_KEY, graphs, name_nodes, sort_nodes
 from scripts.onnx_session import load_elsewhere
 from scripts.prove_precision import shares
 
