@@ -11,28 +11,59 @@ PYTHON ?= python3
 V ?=
 Q := $(if $(V),,@)
 CASE ?= digits
-MODE ?= local
-GPU ?= $(if $(shell command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null),yes,no)
-GPU := $(GPU)
+RELEASE ?= 26.07
+REGISTRY ?= nvcr.io/nvidia
+BUILD_FLAGS ?=
+GPU_FLAGS ?= --gpus all --ulimit memlock=-1 --ulimit stack=67108864
+HTTP_PORT ?= 8000
+GRPC_PORT ?= 8001
+METRICS_PORT ?= 8002
 
+# Where steps run and whether on a GPU: found out where it is not said.
 why = $(if $(filter command environment,$(firstword $(origin $(1)))),asked for,$(2))
-WHY_MODE := $(call why,MODE,the only mode of this version)
-WHY_GPU := $(call why,GPU,nvidia-smi $(if $(filter yes,$(GPU)),lists one,lists none here))
-DEVICE := $(if $(filter yes,$(GPU)),cuda,cpu)
-
-ifneq ($(filter-out local,$(MODE)),)
-  $(error MODE is "$(MODE)"; this version knows MODE=local only)
-endif
+GPU_FOUND := $(if $(shell command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null),yes,no)
+WHY_GPU := $(call why,GPU,nvidia-smi $(if $(filter yes,$(GPU_FOUND)),lists one,lists none here))
+GPU ?= $(GPU_FOUND)
 ifneq ($(filter-out yes no,$(GPU)),)
   $(error GPU is "$(GPU)"; write GPU=yes or GPU=no)
 endif
+MODE_FOUND := $(if $(filter yes,$(GPU)),$(if $(shell docker version 2>/dev/null),docker,local),local)
+WHY_MODE := $(call why,MODE,$(if $(filter no,$(GPU)),without a GPU the containers add nothing,$(if $(filter docker,$(MODE_FOUND)),there is a GPU and docker answers,docker does not answer)))
+MODE ?= $(MODE_FOUND)
+ifneq ($(filter-out docker local,$(MODE)),)
+  $(error MODE is "$(MODE)"; write MODE=docker or MODE=local)
+endif
+DEVICE := $(if $(filter yes,$(GPU)),cuda,cpu)
+
+# True float32 in every library, whatever this machine or an image says of TF32.
+export TORCH_ALLOW_TF32_CUBLAS_OVERRIDE := 0
+export NVIDIA_TF32_OVERRIDE := 0
 
 # ---- facts ---------------------------------------------------------------------------------------
 VENV := .venv
 REQUIREMENTS := docker/requirements.txt docker/requirements-$(if $(filter yes,$(GPU)),gpu,cpu).txt
 INSTALLED := $(VENV)/installed-$(DEVICE).txt
 TOOLS := $(VENV)/installed-dev.txt
-in := $(VENV)/bin/python -m
+
+# An image is a file that holds its ID. Steps depend on it and run that ID; in local mode on .venv.
+IMAGES := pytorch tensorrt tritonserver client
+image_file = docker/.$(1)-$(RELEASE)-$(DEVICE).iid
+base = $(REGISTRY)/$(if $(filter client,$(1)),tritonserver,$(1)):$(RELEASE)-py3$(if $(filter client,$(1)),-sdk)
+where = $(if $(filter docker,$(MODE)),$(call image_file,$(1)),$(INSTALLED))
+NEEDED := pytorch $(if $(filter yes,$(GPU)),tensorrt tritonserver)
+DOCTOR = $(PYTHON) -m scripts.doctor --mode $(MODE) --gpu $(GPU) --release $(RELEASE) $(foreach image,$(NEEDED),--base $(image)=$(call base,$(image)))
+
+# The container line, once. The caller's uid and gid, which the image need not know, with a HOME and
+# caches in memory; the project at the same path as outside; no network.
+HOME_ENV := HOME=/caches USER=verdict LOGNAME=verdict XDG_CACHE_HOME=/caches MPLCONFIGDIR=/caches \
+	TORCHINDUCTOR_CACHE_DIR=/caches TRITON_CACHE_DIR=/caches \
+	TORCH_ALLOW_TF32_CUBLAS_OVERRIDE NVIDIA_TF32_OVERRIDE PYTHONDONTWRITEBYTECODE=1
+container = docker run --rm --init --user "`id -u`:`id -g`" --network none \
+	--security-opt no-new-privileges --shm-size 1g --tmpfs /caches:rw,exec,mode=1777 \
+	$(HOME_ENV:%=--env %) --env VERDICT_IMAGE="$(1) $(RELEASE) `cat $(call image_file,$(1))`" \
+	--volume "$(CURDIR):$(CURDIR)" --workdir "$(CURDIR)" $(LINKED) $(if $(filter yes,$(GPU)),$(GPU_FLAGS)) \
+	"`cat $(call image_file,$(1))`"
+in = $(if $(filter docker,$(MODE)),$(call container,$(1)) python3 -m,$(VENV)/bin/python -m)
 
 ifneq ($(shell [[ "$(CASE)" =~ ^[A-Za-z][A-Za-z0-9_-]*$$ ]] && echo good),good)
   $(error CASE is "$(CASE)"; a case is named with letters, digits, _ and -, a letter first)
@@ -44,17 +75,21 @@ REPO := model_repository
 TOML := $(D)/case.toml
 
 # Which case is needed is known from the goals: help, new, test and bench work without one.
-FREE := help new test lint bench
+FREE := help new test lint bench doctor images
 ifneq ($(filter-out $(FREE),$(MAKECMDGOALS)),)
   ifeq ($(wildcard $(TOML)),)
     $(error There is no $(TOML). The cases here: $(CASES). "make new CASE=$(CASE)" starts one)
   endif
   escape := sed 's/[][ ?*:|;]/\\&/g'
+  # Links in the case's folder that lead out of the project: containers see their targets too.
+  LINKED := $(shell find $(D) -type l -exec readlink -f {} + | while read -r path; do [ -d "$$path" ] && echo "$$path" || dirname "$$path"; done \
+	| sort -u | grep -vE '^$(CURDIR)(/|$$)' | sed 's/.*/--volume "&:&:ro"/')
   FILES := $(shell find -L $(D) -mindepth 1 -name __pycache__ -prune -o -type f -print -o -type d -print | $(escape))
   # scripts/case.py refuses a case.toml in which these two would be read otherwise.
   WEIGHTS := $(D)/$(shell sed -nE "s/^[[:blank:]]*weights[[:blank:]]*=[[:blank:]]*[\"']([A-Za-z0-9._\/-]+)[\"'].*/\1/p" $(TOML) | head -n 1)
   SKIP := $(shell sed -nE 's/^[[:blank:]]*skip[[:blank:]]*=[[:blank:]]*\[([^]]*)\].*/\1/p' $(TOML) | tr "\"'," '   ')
 else
+  LINKED :=
   FILES :=
   WEIGHTS := $(D)/weights.pth
   SKIP :=
@@ -63,18 +98,27 @@ MODEL := $(TOML) $(WEIGHTS) $(filter %.py,$(FILES))
 DATA := $(filter-out $(MODEL),$(FILES))
 
 # Every variant that runs here, from the one list.
-VARIANTS := $(shell $(PYTHON) -m scripts.variants --gpu $(GPU) --skip $(SKIP))
+VARIANTS := $(shell $(PYTHON) -m scripts.variants --mode $(MODE) --gpu $(GPU) --skip $(SKIP))
+ifeq ($(VARIANTS),)
+  $(error $(PYTHON) -m scripts.variants, which lists the variants, failed; its words stand above)
+endif
 ONNX := $(filter onnx_%,$(VARIANTS))
-artefact = $(if $(filter torch_fp32,$(1)),$(WEIGHTS),$(REPO)/$(CASE)_$(1)/1/model.onnx)
+TRT := $(filter trt_%,$(VARIANTS))
+CONVERTED := $(ONNX) $(TRT)
+artefact = $(if $(filter torch_fp32,$(1)),$(WEIGHTS),$(REPO)/$(CASE)_$(1)/1/model.$(if $(filter trt_%,$(1)),plan,onnx))
 ARTEFACTS := $(foreach variant,$(VARIANTS),$(call artefact,$(variant)))
+image_of = $(if $(filter trt_%,$(1)),tensorrt,pytorch)
+# The ONNX file with the inputs and outputs of a variant: its own, or what its engine is built from.
+onnx_of = $(call artefact,$(1:trt_%=onnx_%))
 
-# The scripts a step runs: its own file and what that imports from the package, read from the files.
+# What a step runs: its own script, what that imports from the package, read from the files, and the
+# image or .venv.
 EDGES := $(shell grep -oE '^ *from scripts\.[a-z0-9_]+|^ *from scripts import [a-z0-9_]+' scripts/*.py \
 	| sed -E 's/scripts\/([a-z0-9_]+)\.py: *from scripts(\.| import )/\1:/')
 closure = $(1) $(foreach m,$(patsubst $(1):%,%,$(filter $(1):%,$(EDGES))),$(call closure,$(m)))
-code = $(patsubst %,scripts/%.py,$(sort $(call closure,$(1)))) $(INSTALLED)
+code = $(patsubst %,scripts/%.py,$(sort $(call closure,$(1)))) $(call where,$(2))
 
-all: $(INSTALLED) results/report.md $(R)/report.md $(REPO)/$(CASE)/config.pbtxt ## check, convert, compare, conclude, publish: the report of CASE
+all: $(call where,pytorch) results/report.md $(R)/report.md $(REPO)/$(CASE)/config.pbtxt ## check, convert, compare, conclude, publish: the report of CASE
 
 # ---- set-up, once --------------------------------------------------------------------------------
 $(INSTALLED): $(REQUIREMENTS)
@@ -88,6 +132,18 @@ $(TOOLS): docker/requirements-dev.txt $(INSTALLED)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	$(VENV)/bin/pip freeze > $@.tmp && mv $@.tmp $@
 
+# Before the first container: what a machine needs, and that the base images agree.
+docker/.preflight-$(RELEASE)-$(DEVICE).json: scripts/doctor.py
+	$(Q)$(DOCTOR) --pull --out $@
+
+# Settings of a network that has an index, an authority or proxies of its own reach the build.
+said = $(foreach name,$(1),$(if $(filter environment command,$(firstword $(origin $(name)))),--build-arg $(name)))
+$(foreach image,$(IMAGES),$(call image_file,$(image))): docker/.%-$(RELEASE)-$(DEVICE).iid: docker/%.Dockerfile docker/add_packages.py docker/check_image.py docker/requirements.txt docker/requirements-cpu.txt docker/requirements-gpu.txt | docker/.preflight-$(RELEASE)-$(DEVICE).json
+	@echo "Building the image $* on $(call base,$*)"
+	$(Q)docker build --iidfile $@.tmp --file $< --build-arg BASE=$(call base,$*) $(if $(filter pytorch,$*),--build-arg ONNXRUNTIME=$(notdir $(lastword $(REQUIREMENTS)))) \
+		$(call said,PIP_INDEX_URL PIP_CERT HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy) $(BUILD_FLAGS) docker
+	@mv $@.tmp $@
+
 # The two files of a step that makes a pair: when one is missing both are made again, and all that
 # depends on them in the same run.
 pair = $(if $(filter 2,$(words $(wildcard $(1) $(2)))),,.PHONY: $(1) $(2))
@@ -97,99 +153,141 @@ pair = $(if $(filter 2,$(words $(wildcard $(1) $(2)))),,.PHONY: $(1) $(2))
 .PRECIOUS: $(R)/samples.json $(R)/labels.npy $(VARIANTS:%=$(R)/%.logits.npy) $(VARIANTS:%=$(R)/%.score.json)
 
 $(eval $(call pair,$(R)/samples.json,$(R)/labels.npy))
-$(R)/samples.json $(R)/labels.npy &: $(TOML) $(DATA) $(call code,read_samples)
-	$(Q)$(in) scripts.read_samples $(TOML) --out $(R)/samples.json
+$(R)/samples.json $(R)/labels.npy &: $(TOML) $(DATA) $(call code,read_samples,pytorch)
+	$(Q)$(call in,pytorch) scripts.read_samples $(TOML) --out $(R)/samples.json
 
 # Asked for only where the file is missing.
 $(WEIGHTS):
 	@echo "Error: the weights $@ do not exist; put the .pth there, or set weights in $(TOML)." >&2; exit 1
 
-$(R)/torch_fp32.check.json: $(R)/samples.json $(MODEL) $(call code,check_model)
-	$(Q)$(in) scripts.check_model $(TOML) --samples $(R)/samples.json --out $@
+$(R)/torch_fp32.check.json: $(R)/samples.json $(MODEL) $(call code,check_model,pytorch)
+	$(Q)$(call in,pytorch) scripts.check_model $(TOML) --samples $(R)/samples.json --out $@
 
-$(REPO)/$(CASE)_onnx_fp32/1/model.onnx: $(R)/torch_fp32.check.json $(MODEL) $(R)/samples.json $(call code,export_onnx)
-	$(Q)$(in) scripts.export_onnx $(TOML) --samples $(R)/samples.json --out $@
+$(REPO)/$(CASE)_onnx_fp32/1/model.onnx: $(R)/torch_fp32.check.json $(MODEL) $(R)/samples.json $(call code,export_onnx,pytorch)
+	$(Q)$(call in,pytorch) scripts.export_onnx $(TOML) --samples $(R)/samples.json --out $@
 
-$(REPO)/$(CASE)_onnx_fp16/1/model.onnx: $(REPO)/$(CASE)_onnx_fp32/1/model.onnx $(call code,convert_fp16)
-	$(Q)$(in) scripts.convert_fp16 $(TOML) --samples $(R)/samples.json --model $< --out $@
+$(REPO)/$(CASE)_onnx_fp16/1/model.onnx: $(REPO)/$(CASE)_onnx_fp32/1/model.onnx $(call code,convert_fp16,pytorch)
+	$(Q)$(call in,pytorch) scripts.convert_fp16 $(TOML) --samples $(R)/samples.json --model $< --out $@
 
-$(ONNX:%=$(REPO)/$(CASE)_%/config.pbtxt): $(REPO)/$(CASE)_%/config.pbtxt: $(REPO)/$(CASE)_%/1/model.onnx $(TOML) $(call code,write_config)
-	$(Q)$(in) scripts.write_config $(TOML) --name $(CASE)_$* --model $< --gpu $(GPU) --out $@
+# An engine is built with nothing beside it: trtexec times the layers. The order of two is that of
+# their names, and the cache spares the second build what the first one timed.
+define engine
+$(call artefact,$(1)): $(call onnx_of,$(1)) $(TOML) $(call code,build_engine,tensorrt) | $(foreach earlier,$(filter-out $(1),$(firstword $(TRT))),$(call artefact,$(earlier)))
+	$(Q)$(call in,tensorrt) scripts.build_engine $(TOML) --variant $(1) --model $$< --timing-cache results/.timing-$(RELEASE).cache --log $(R)/$(1).build.log --out $$@
+endef
+$(foreach variant,$(TRT),$(eval $(call engine,$(variant))))
 
-$(ONNX:%=$(R)/%.precision.json): $(R)/%.precision.json: $(REPO)/$(CASE)_%/1/model.onnx $(call code,prove_precision)
-	$(Q)$(in) scripts.prove_precision --variant $* --model $< --out $@
+$(TRT:%=$(R)/%.precision.json): $(R)/%.precision.json: $(REPO)/$(CASE)_%/1/model.plan $(TOML) $(R)/samples.json $(call code,inspect_engine,tensorrt)
+	$(Q)$(call in,tensorrt) scripts.inspect_engine $(TOML) --variant $* --samples $(R)/samples.json --model $< --out $@
+
+define config
+$(REPO)/$(CASE)_$(1)/config.pbtxt: $(call onnx_of,$(1)) $(TOML) $(call code,write_config,pytorch)
+	$(Q)$(call in,pytorch) scripts.write_config $(TOML) --variant $(1) --model $$< --gpu $(GPU) --out $$@
+endef
+$(foreach variant,$(CONVERTED),$(eval $(call config,$(variant))))
+
+$(ONNX:%=$(R)/%.precision.json): $(R)/%.precision.json: $(REPO)/$(CASE)_%/1/model.onnx $(call code,prove_precision,pytorch)
+	$(Q)$(call in,pytorch) scripts.prove_precision --variant $* --model $< --out $@
 
 define score
 $(call pair,$(R)/$(1).logits.npy,$(R)/$(1).score.json)
-$(R)/$(1).logits.npy $(R)/$(1).score.json &: $(R)/samples.json $(R)/torch_fp32.check.json $(call artefact,$(1)) $(MODEL) $(call code,score_variant)
-	$(Q)$(in) scripts.score_variant $(TOML) --variant $(1) --samples $(R)/samples.json --model $(call artefact,$(1)) --mode $(MODE) --device $(DEVICE) --out $(R)/$(1).logits.npy
+$(R)/$(1).logits.npy $(R)/$(1).score.json &: $(R)/samples.json $(R)/torch_fp32.check.json $(call artefact,$(1)) $(MODEL) $(call code,score_variant,$(call image_of,$(1)))
+	$(Q)$(call in,$(call image_of,$(1))) scripts.score_variant $(TOML) --variant $(1) --samples $(R)/samples.json --model $(call artefact,$(1)) --mode $(MODE) --device $(DEVICE) --out $(R)/$(1).logits.npy
 endef
 $(foreach variant,$(VARIANTS),$(eval $(call score,$(variant))))
 
-$(R)/torch_fp32.threshold.json: $(TOML) $(R)/torch_fp32.logits.npy $(R)/labels.npy $(call code,choose_threshold)
-	$(Q)$(in) scripts.choose_threshold $(TOML) --logits $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --out $@
+$(R)/torch_fp32.threshold.json: $(TOML) $(R)/torch_fp32.logits.npy $(R)/labels.npy $(call code,choose_threshold,pytorch)
+	$(Q)$(call in,pytorch) scripts.choose_threshold $(TOML) --logits $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --out $@
 
 COMPARED := $(R)/torch_fp32.logits.npy $(R)/torch_fp32.threshold.json
-$(VARIANTS:%=$(R)/%.verdicts.json): $(R)/%.verdicts.json: $(R)/%.logits.npy $(COMPARED) $(R)/labels.npy $(R)/samples.json $(call code,compare_verdicts)
-	$(Q)$(in) scripts.compare_verdicts --variant $* --logits $< --reference $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --samples $(R)/samples.json --threshold $(R)/torch_fp32.threshold.json --out $@
+$(VARIANTS:%=$(R)/%.verdicts.json): $(R)/%.verdicts.json: $(R)/%.logits.npy $(COMPARED) $(R)/labels.npy $(R)/samples.json $(call code,compare_verdicts,pytorch)
+	$(Q)$(call in,pytorch) scripts.compare_verdicts --variant $* --logits $< --reference $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --samples $(R)/samples.json --threshold $(R)/torch_fp32.threshold.json --out $@
 
-$(ONNX:%=$(R)/%.deviation.png): $(R)/%.deviation.png: $(R)/%.logits.npy $(COMPARED) $(call code,plot_deviation)
-	$(Q)$(in) scripts.plot_deviation --variant $* --logits $< --reference $(R)/torch_fp32.logits.npy --threshold $(R)/torch_fp32.threshold.json --out $@
+$(CONVERTED:%=$(R)/%.deviation.png): $(R)/%.deviation.png: $(R)/%.logits.npy $(COMPARED) $(call code,plot_deviation,pytorch)
+	$(Q)$(call in,pytorch) scripts.plot_deviation --variant $* --logits $< --reference $(R)/torch_fp32.logits.npy --threshold $(R)/torch_fp32.threshold.json --out $@
 
-$(R)/threshold.png: $(COMPARED) $(R)/labels.npy $(call code,plot_threshold)
-	$(Q)$(in) scripts.plot_threshold --logits $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --threshold $(R)/torch_fp32.threshold.json --out $@
+# Again under other conditions: other slots, an odd batch, alone; the reference's own noise.
+define repeats
+$(R)/$(1).repeats.json: $(R)/$(1).logits.npy $(R)/$(1).verdicts.json $(call artefact,$(1)) $(MODEL) $(R)/samples.json $(call code,repeat_scoring,$(call image_of,$(1)))
+	$(Q)$(call in,$(call image_of,$(1))) scripts.repeat_scoring $(TOML) --variant $(1) --samples $(R)/samples.json --model $(call artefact,$(1)) --mode $(MODE) --device $(DEVICE) --logits $$< --verdicts $(R)/$(1).verdicts.json --out $$@
+endef
+$(foreach variant,$(VARIANTS),$(eval $(call repeats,$(variant))))
 
-# Layer by layer: each ONNX variant that is made from another one, against that one.
-LAYERED := $(filter-out onnx_fp32,$(ONNX))
-$(LAYERED:%=$(R)/%.layers.json): $(R)/%.layers.json: $(REPO)/$(CASE)_%/1/model.onnx $(REPO)/$(CASE)_onnx_fp32/1/model.onnx $(R)/%.logits.npy $(COMPARED) $(R)/samples.json $(TOML) $(call code,compare_layers)
-	$(Q)$(in) scripts.compare_layers $(TOML) --variant $* --samples $(R)/samples.json --model $< --source $(REPO)/$(CASE)_onnx_fp32/1/model.onnx --logits $(R)/$*.logits.npy --reference $(R)/torch_fp32.logits.npy --threshold $(R)/torch_fp32.threshold.json --out $@
+$(R)/threshold.png: $(COMPARED) $(R)/labels.npy $(call code,plot_threshold,pytorch)
+	$(Q)$(call in,pytorch) scripts.plot_threshold --logits $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --threshold $(R)/torch_fp32.threshold.json --out $@
 
-$(LAYERED:%=$(R)/%.layers.png): $(R)/%.layers.png: $(R)/%.layers.json $(call code,plot_layers)
-	$(Q)$(in) scripts.plot_layers $< --out $@
+# Layer by layer: each variant that is made from an ONNX one, against that one.
+LAYERED := $(filter-out onnx_fp32,$(CONVERTED))
+layer_source = $(call artefact,$(if $(filter trt_%,$(1)),$(1:trt_%=onnx_%),onnx_fp32))
+define layers
+$(R)/$(1).layers.json: $(call artefact,$(1)) $(call layer_source,$(1)) $(R)/$(1).logits.npy $(COMPARED) $(R)/samples.json $(TOML) $(call code,compare_layers,$(call image_of,$(1)))
+	$(Q)$(call in,$(call image_of,$(1))) scripts.compare_layers $(TOML) --variant $(1) --samples $(R)/samples.json --model $$< --source $(call layer_source,$(1)) --logits $(R)/$(1).logits.npy --reference $(R)/torch_fp32.logits.npy --threshold $(R)/torch_fp32.threshold.json --out $$@
+endef
+$(foreach variant,$(LAYERED),$(eval $(call layers,$(variant))))
 
-PICTURES := $(R)/threshold.png $(ONNX:%=$(R)/%.deviation.png) $(LAYERED:%=$(R)/%.layers.png)
-FOUND := $(LAYERED:%=$(R)/%.layers.json) $(VARIANTS:%=$(R)/%.verdicts.json) $(VARIANTS:%=$(R)/%.score.json) $(ONNX:%=$(R)/%.precision.json)
-CONFIGS := $(ONNX:%=$(REPO)/$(CASE)_%/config.pbtxt)
+$(LAYERED:%=$(R)/%.layers.png): $(R)/%.layers.png: $(R)/%.layers.json $(call code,plot_layers,pytorch)
+	$(Q)$(call in,pytorch) scripts.plot_layers $< --out $@
 
-# Timed when nothing else is left to run, also under make -j.
-$(R)/latency.json: $(ARTEFACTS) $(TOML) $(R)/samples.json $(call code,measure_latency) | $(FOUND) $(PICTURES) $(CONFIGS)
-	$(Q)$(in) scripts.measure_latency $(TOML) --mode $(MODE) --device $(DEVICE) --samples $(R)/samples.json --out $@ $(foreach variant,$(VARIANTS),$(variant)=$(call artefact,$(variant)))
+PICTURES := $(R)/threshold.png $(CONVERTED:%=$(R)/%.deviation.png) $(LAYERED:%=$(R)/%.layers.png)
+FOUND := $(LAYERED:%=$(R)/%.layers.json) $(foreach step,verdicts repeats score,$(VARIANTS:%=$(R)/%.$(step).json)) $(CONVERTED:%=$(R)/%.precision.json)
+CONFIGS := $(CONVERTED:%=$(REPO)/$(CASE)_%/config.pbtxt)
 
-$(R)/report.json: $(FOUND) $(R)/latency.json $(TOML) $(call code,conclude)
-	$(Q)$(in) scripts.conclude $(TOML) --results $(R) --mode $(MODE) --why-mode "$(WHY_MODE)" --gpu $(GPU) --why-gpu "$(WHY_GPU)" --out $@
+# Timed when nothing else is left to run, also under make -j: first what runs in the pytorch image,
+# interleaved; then TensorRT, in its own.
+$(R)/latency.json: $(filter-out %.plan,$(ARTEFACTS)) $(TOML) $(R)/samples.json $(call code,measure_latency,pytorch) | $(FOUND) $(PICTURES) $(CONFIGS)
+	$(Q)$(call in,pytorch) scripts.measure_latency $(TOML) --mode $(MODE) --device $(DEVICE) --samples $(R)/samples.json --out $@ $(foreach variant,$(filter-out $(TRT),$(VARIANTS)),$(variant)=$(call artefact,$(variant)))
 
-$(R)/report.md: $(R)/report.json $(PICTURES) $(call code,write_report)
-	$(Q)$(in) scripts.write_report $< --out $@
+LATENCY := $(R)/latency.json $(if $(TRT),$(R)/latency_tensorrt.json)
+$(R)/latency_tensorrt.json: $(filter %.plan,$(ARTEFACTS)) $(TOML) $(R)/samples.json $(call code,measure_latency,tensorrt) | $(R)/latency.json
+	$(Q)$(call in,tensorrt) scripts.measure_latency $(TOML) --mode $(MODE) --device $(DEVICE) --samples $(R)/samples.json --out $@ $(foreach variant,$(TRT),$(variant)=$(call artefact,$(variant)))
+
+# A report of other settings is drawn up anew: that step refuses to mix results and says what to do.
+PLACE := $(MODE) $(GPU) $(if $(filter docker,$(MODE)),$(RELEASE),none)
+ifneq ($(shell sed -nE 's/^  "(mode|gpu|release)": "(.*)",?$$/\2/p' $(R)/report.json 2>/dev/null),$(PLACE))
+.PHONY: $(R)/report.json
+endif
+$(R)/report.json: $(FOUND) $(LATENCY) $(TOML) $(call code,conclude,pytorch)
+	$(Q)$(call in,pytorch) scripts.conclude $(TOML) --results $(R) --mode $(MODE) --why-mode "$(WHY_MODE)" --gpu $(GPU) --why-gpu "$(WHY_GPU)" --release $(lastword $(PLACE)) --out $@
+
+$(R)/report.md: $(R)/report.json $(PICTURES) $(call code,write_report,pytorch)
+	$(Q)$(call in,pytorch) scripts.write_report $< --out $@
 
 # results/report.md is the report of the case that was run last; its first line says which.
 ifneq ($(shell sed -n 1p results/report.md 2>/dev/null),\# Verdict report: $(CASE))
 .PHONY: results/report.md
 endif
-results/report.md: $(R)/report.json $(R)/report.md $(call code,write_report)
-	$(Q)$(in) scripts.write_report $< --pictures $(CASE)/ --out $@
+results/report.md: $(R)/report.json $(R)/report.md $(call code,write_report,pytorch)
+	$(Q)$(call in,pytorch) scripts.write_report $< --pictures $(CASE)/ --out $@
 
 ifeq ($(wildcard $(REPO)/$(CASE)/[1-9]*/model.*),)
 .PHONY: $(REPO)/$(CASE)/config.pbtxt
 endif
-$(REPO)/$(CASE)/config.pbtxt: $(R)/report.json $(R)/report.md $(CONFIGS) $(ARTEFACTS) $(call code,publish_model)
-	$(Q)$(in) scripts.publish_model $< --repository $(REPO) --out $@
+$(REPO)/$(CASE)/config.pbtxt: $(R)/report.json $(R)/report.md $(CONFIGS) $(ARTEFACTS) $(call code,publish_model,pytorch)
+	$(Q)$(call in,pytorch) scripts.publish_model $< --repository $(REPO) --out $@
 
 # ---- the other verbs -----------------------------------------------------------------------------
-.PHONY: all new test lint bench clean help
+.PHONY: all new doctor images test lint bench clean help
 
-new: $(INSTALLED) ## write a commented data/CASE/case.toml to fill in
-	$(Q)$(in) scripts.new_case data/$(CASE)
+doctor: ## what this machine has and lacks for MODE and GPU
+	@$(DOCTOR) --ports $(HTTP_PORT) $(GRPC_PORT) $(METRICS_PORT)
 
-test: lint ## ruff, mypy and all tests
-	$(in) pytest tests
+images: $(foreach image,$(IMAGES),$(call image_file,$(image))) ## build the four container images now (MODE=docker)
+
+new: $(call where,pytorch) ## write a commented data/CASE/case.toml to fill in
+	$(Q)$(call in,pytorch) scripts.new_case data/$(CASE)
+
+test: lint ## ruff, mypy, hadolint, shellcheck and all tests
+	$(VENV)/bin/python -m pytest tests
 
 lint: $(TOOLS)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/hadolint docker/*.Dockerfile
+	$(VENV)/bin/shellcheck .ci/run
 
 bench: $(INSTALLED) ## measure our own speed and memory: a table, and results/bench.json
-	$(Q)$(in) scripts.bench --out results/bench.json
+	$(Q)$(VENV)/bin/python -m scripts.bench --out results/bench.json
 
 clean: ## remove what was made for CASE; its data stays
 	rm -rf $(R) $(REPO)/$(CASE)_* results/report.md
@@ -200,7 +298,11 @@ help: ## this list, and the settings
 	@sed -nE 's/^([a-z]+):.* ## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 	@echo
 	@echo "  CASE=$(CASE)   a folder in data/; here: $(CASES)"
-	@echo "  MODE=$(MODE)   where steps run ($(WHY_MODE))"
+	@echo "  MODE=$(MODE)   where steps run: docker or local ($(WHY_MODE))"
 	@echo "  GPU=$(GPU)   whether a GPU is used ($(WHY_GPU))"
+	@echo "  RELEASE=$(RELEASE)   of NVIDIA's containers, for MODE=docker"
+	@echo "  REGISTRY=$(REGISTRY)   where they come from"
+	@echo "  GPU_FLAGS=$(GPU_FLAGS)   of docker run, with GPU=yes"
+	@echo "  BUILD_FLAGS=$(BUILD_FLAGS)   of docker build, e.g. --network host"
 	@echo "  PYTHON=$(PYTHON)   makes $(VENV), once"
 	@echo "  V=$(V)   V=1 shows each command"

@@ -8,14 +8,26 @@ TIE = 0.05  # a difference of the median below this is no reason to prefer one
 STUDENT_T = 2.093  # two-sided 95 % with 19 degrees of freedom: 20 blocks of rounds
 
 
-def gates(row: dict[str, Any], held_in: str, precision: Fraction) -> list[dict[str, Any]]:
-    """The conditions for production, in order: each with `passed` and what was found."""
+def gates(
+    row: dict[str, Any], held_in: str, precision: Fraction, noise: frozenset[int] = frozenset()
+) -> list[dict[str, Any]]:
+    """The conditions for production, in order: each with `passed` and what was found.
+
+    `noise`: the samples whose verdict the reference itself changes from run to run, or with the
+    batch: no variant is held to those.
+    """
     retuning, moved = row["retuning"], row["retuned_threshold"] is not None
     flips = retuning["flips_after"] if moved else row["flips"]["total"]
+    own = 0 if moved else sum(one["index"] in noise for one in row["flips"]["samples"])
+    depends = set(row["repeats"]["samples"])
     labels = (retuning if moved else row)["vs_labels"]
-    proof = row["precision_proof"] or {"weight_share_float16": 0.0, "weight_bytes": 0}
-    share = proof["weight_share_float16"]
-    proven = proof["weight_bytes"] > 0 and (share > 0 if held_in == "float16" else share == 0)
+    proof = row["precision_proof"] or {
+        "share_float16": 0.0,
+        "share_of": "weight bytes",
+        "counted": 0,
+    }
+    share = proof["share_float16"]
+    proven = proof["counted"] > 0 and (share > 0 if held_in == "float16" else share == 0)
     k, tp = labels["tp"] + labels["fp"], labels["tp"]
     quality = k > 0 and tp * precision.denominator >= k * precision.numerator
     at = " with the re-tuned threshold" if moved else ""
@@ -28,12 +40,20 @@ def gates(row: dict[str, Any], held_in: str, precision: Fraction) -> list[dict[s
         {
             "gate": "proven precision",
             "passed": proven,
-            "found": f"{share:.0%} of the weight bytes are float16, called {held_in}",
+            "found": f"{share:.0%} of the {proof['share_of']} are float16, called {held_in}",
         },
         {
             "gate": "parity",
-            "passed": flips == 0,
-            "found": f"{flips} of {row['samples']} verdicts differ from the reference's{at}",
+            "passed": flips == own,
+            "found": f"{flips} of {row['samples']} verdicts differ from the reference's{at}"
+            + (f", {own} of them where the reference differs from itself" if own else ""),
+        },
+        {
+            "gate": "batch and slot",
+            "passed": depends <= noise,
+            "found": f"{len(depends)} of {row['samples']} verdicts depend on the batch, the slot or "
+            "the run"
+            + (f", {len(depends & noise)} of them in the reference too" if depends & noise else ""),
         },
         {
             "gate": "quality",

@@ -1,12 +1,14 @@
-"""Compare a converted ONNX model with the float32 one, tensor by tensor, with polygraphy.
+"""Compare a converted model with the ONNX it was made from, tensor by tensor, with polygraphy.
 
-All tensors are marked as outputs of both graphs. That disables fusion, and on a CPU a float16 model
-is run with true rounding to half (scripts/half_rounding.py), so inner values may differ from those of
-the model that is served: the final output is therefore compared with the unmarked one's.
+A converted ONNX is compared with the float32 one, both in ONNX Runtime on the CPU; a TensorRT engine
+with its ONNX in ONNX Runtime on the CPU, by an engine built anew from that ONNX. All tensors are
+marked as outputs on both sides. That disables fusion, and ONNX Runtime runs a float16 model with
+true rounding to half (scripts/half_rounding.py), so inner values may differ from those of the model
+that is served: the final output is therefore compared with the unmarked one's.
 
 Reads   case.toml, samples.json, both models, both variants' logits, torch_fp32.threshold.json
 Writes  <variant>.layers.json
-Runs    on the CPU
+Runs    on the CPU; for TensorRT in its container, on a GPU
 Usage   python3 -m scripts.compare_layers data/digits/case.toml --variant onnx_fp16 \
             --samples results/digits/samples.json \
             --model model_repository/digits_onnx_fp16/1/model.onnx \
@@ -18,6 +20,7 @@ Usage   python3 -m scripts.compare_layers data/digits/case.toml --variant onnx_f
 Prints  onnx_fp16: 8 tensors compared on 32 samples, largest relative error 0.0013 at relu_1
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from numpy.typing import NDArray
 from scripts.case import Case, read_case
 from scripts.files import hashes, read_json, versions, write_json
 from scripts.samples import Samples, load
+from scripts.tensorrt_engine import Outputs, infer, marked_engine, open_engine, quiet, running
 from scripts.thresholds import is_positive
 from scripts.variants import BY_NAME
 
@@ -36,8 +40,6 @@ BATCH = 8
 HALF_RANGE = 65504 / 2  # of float16
 JUMP = 4.0  # an error this many times that of what the node was given ...
 NOTICEABLE = 2.0**-9  # ... and beyond four roundings to float16 (2^-11 each)
-
-Outputs = dict[str, NDArray[Any]]
 
 
 @click.command(help=__doc__.splitlines()[0] if __doc__ else None)
@@ -57,7 +59,8 @@ def main(
     case = read_case(case_toml)
     t = read_json(threshold)["metrics"]["logit"]
     rows = worst_samples(load(logits), load(reference), t)
-    tensors, unmarked = compare_models(case, Samples(case, samples), rows, source, model)
+    data = Samples(case, samples)
+    tensors, unmarked = compare_models(case, data, rows, source, model, BY_NAME[variant].runtime)
     if not tensors:
         raise click.ClickException(
             f"{model} and {source} have no inner tensor of the same name: nothing was compared."
@@ -67,7 +70,9 @@ def main(
         "variant": variant,
         "step": "layers",
         "inputs": hashes([case_toml, samples, model, source, logits, reference, threshold]),
-        "versions": versions("onnxruntime", "polygraphy", "numpy"),
+        "versions": versions(
+            *dict.fromkeys(["onnxruntime", BY_NAME[variant].runtime]), "polygraphy", "numpy"
+        ),
         "source": BY_NAME[variant].source,
         "samples": rows,
         "tensors": tensors,
@@ -93,7 +98,7 @@ def worst_samples(logits: NDArray[Any], reference: NDArray[Any], threshold: floa
 
 
 def compare_models(
-    case: Case, data: Samples, rows: list[int], source: Path, model: Path
+    case: Case, data: Samples, rows: list[int], source: Path, model: Path, runtime: str
 ) -> tuple[list[dict[str, Any]], float | None]:
     """(what each tensor that both graphs have differs by, in graph order; marked - unmarked).
 
@@ -101,34 +106,44 @@ def compare_models(
     variant's tensor is not finite; magnitude: the largest absolute value in the source.
     """
     import onnx
-    from polygraphy import constants
-    from polygraphy.backend.onnx import BytesFromOnnx, ModifyOutputs, onnx_from_path
     from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
-    from polygraphy.logger import G_LOGGER
 
-    from scripts.half_rounding import rounded
-
-    G_LOGGER.module_severity = G_LOGGER.CRITICAL
+    quiet()
     graph = onnx.load(source, load_external_data=False).graph
     sums: dict[str, list[float]] = {}
     unmarked = 0.0
-
-    def marked(path: Path) -> Any:
-        whole = rounded(onnx_from_path(str(path)))
-        everything = ModifyOutputs(whole, outputs=constants.MARK_ALL)
-        return OnnxrtRunner(SessionFromOnnx(BytesFromOnnx(everything), providers=["cpu"]))
-
-    plain = OnnxrtRunner(SessionFromOnnx(str(model), providers=["cpu"]))
-    with marked(source) as first, marked(model) as second, plain as served:
-        for start in range(0, len(rows), BATCH):
-            batch = data.rows(rows[start : start + BATCH])
-            exact = dict(first.infer(batch))
-            found = dict(second.infer(batch))
-            add(sums, exact, found)
-            final = served.infer(batch)
-            for name, array in final.items():
-                unmarked = max(unmarked, float(np.abs(array - found[name]).max()))
+    with ExitStack() as stack:
+        exact = stack.enter_context(marked(source))
+        size = BATCH
+        if runtime == "tensorrt":
+            size = min(size, case.max_batch)
+            engine = running(marked_engine(source, case), f"{source} with every tensor marked")
+            found, served = stack.enter_context(engine), stack.enter_context(open_engine(model))
+        else:
+            found = stack.enter_context(marked(model))
+            served = stack.enter_context(
+                OnnxrtRunner(SessionFromOnnx(str(model), providers=["cpu"]))
+            )
+        for start in range(0, len(rows), size):
+            batch = data.rows(rows[start : start + size])
+            inner = infer(found, batch)
+            add(sums, infer(exact, batch), inner)
+            for name, array in infer(served, batch).items():
+                difference = np.abs(array.astype(np.float64) - inner[name]).max()
+                unmarked = float(np.maximum(unmarked, difference))  # NaN stays NaN
     return describe(graph, sums), unmarked if np.isfinite(unmarked) else None
+
+
+def marked(path: Path) -> Any:
+    """A runner of the ONNX model with every tensor as an output, float16 ones truly rounded."""
+    from polygraphy import constants
+    from polygraphy.backend.onnx import BytesFromOnnx, ModifyOutputs, onnx_from_path
+    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+
+    from scripts.half_rounding import rounded
+
+    everything = ModifyOutputs(rounded(onnx_from_path(str(path))), outputs=constants.MARK_ALL)
+    return OnnxrtRunner(SessionFromOnnx(BytesFromOnnx(everything), providers=["cpu"]))
 
 
 def add(sums: dict[str, list[float]], exact: Outputs, found: Outputs) -> None:

@@ -5,13 +5,13 @@ Writes  report.json: the facts of the report, for programs
 Runs    anywhere: it computes only from those files
 Usage   python3 -m scripts.conclude data/digits/case.toml --results results/digits \
             --mode local --why-mode "asked for" --gpu no --why-gpu "nvidia-smi lists none here" \
-            --out results/digits/report.json
+            --release none --out results/digits/report.json
 Prints  digits: onnx_fp32 goes to production
 """
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -20,7 +20,25 @@ from scripts.choose_variant import choose, gates
 from scripts.files import hashes, read_json, sha256, write_json
 from scripts.variants import BY_NAME, REFERENCE, VARIANTS, not_here
 
-SCHEMA = 1
+SCHEMA = 2
+
+
+class Place(NamedTuple):
+    """Where results were computed."""
+
+    mode: str  # local, docker
+    device: str  # cpu, cuda
+    release: str  # of the containers; "none" without
+
+    def words(self) -> str:
+        """For a sentence."""
+        release = "" if self.release == "none" else f" {self.release}"
+        return f"{self.mode}{release}, {self.device}"
+
+    def settings(self) -> str:
+        """What make is told."""
+        release = "" if self.release == "none" else f" RELEASE={self.release}"
+        return f"MODE={self.mode} GPU={'yes' if self.device == 'cuda' else 'no'}{release}"
 
 
 @click.command(help=__doc__.splitlines()[0] if __doc__ else None)
@@ -30,22 +48,24 @@ SCHEMA = 1
 @click.option("--why-mode", required=True, help="Why this mode: for the reader.")
 @click.option("--gpu", required=True, type=click.Choice(["yes", "no"]))
 @click.option("--why-gpu", required=True, help="Why with or without a GPU: for the reader.")
+@click.option("--release", required=True, help='Release of the containers, YY.MM; "none" without.')
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(
-    case_toml: Path, results: Path, mode: str, why_mode: str, gpu: str, why_gpu: str, out: Path
-) -> None:
+    case_toml: Path, results: Path, mode: str, why_mode: str, gpu: str, why_gpu: str, release: str,
+    out: Path,
+) -> None:  # fmt: skip
     case = read_case(case_toml)
-    reasons = {v.name: not_here(v, gpu == "yes", case.skip) for v in VARIANTS}
+    reasons = {v.name: not_here(v, mode, gpu == "yes", case.skip) for v in VARIANTS}
     measured = [name for name, reason in reasons.items() if reason is None]
     found = collect(results, measured)
     check_fresh(found, case.name)
-    place = (mode, "cuda" if gpu == "yes" else "cpu")
-    conditions = check_same_place(found, case.name, place) | {
+    conditions = {
         "mode": mode,
         "why_mode": why_mode,
         "gpu": gpu,
         "why_gpu": why_gpu,
-    }
+        "release": release,
+    } | check_same_place(found, case.name, Place(mode, "cuda" if gpu == "yes" else "cpu", release))
     report = conclude(case.name, case.precision, found, reasons) | {"conditions": conditions}
     report["inputs"] = hashes([case_toml, *(results / name for name in found)])
     write_json(out, report)
@@ -56,8 +76,10 @@ def main(
 def collect(folder: Path, measured: list[str]) -> dict[str, dict[str, Any]]:
     """file name -> content of every result that the report stands on."""
     names = ["samples.json", "torch_fp32.check.json", "torch_fp32.threshold.json", "latency.json"]
+    if any(BY_NAME[variant].runtime == "tensorrt" for variant in measured):
+        names.append("latency_tensorrt.json")
     for variant in measured:
-        names += [f"{variant}.score.json", f"{variant}.verdicts.json"]
+        names += [f"{variant}.{step}.json" for step in ("score", "verdicts", "repeats")]
         names += [f"{variant}.precision.json"] if variant != REFERENCE.name else []
         made_from_onnx = BY_NAME[variant].source not in (None, REFERENCE.name)
         names += [f"{variant}.layers.json"] if made_from_onnx else []
@@ -80,36 +102,47 @@ def check_fresh(found: dict[str, dict[str, Any]], case: str) -> None:
                 )
 
 
-def check_same_place(
-    found: dict[str, dict[str, Any]], case: str, place: tuple[str, str]
-) -> dict[str, Any]:
-    """Refuse results of another mode or device than `place`, or of two versions of a package.
+def check_same_place(found: dict[str, dict[str, Any]], case: str, place: Place) -> dict[str, Any]:
+    """Refuse results of another mode, device, release or GPU, of two builds of an image, or of two
+    versions of a package in one image.
 
-    Else what they share: device, threads, versions.
+    Else what they share: device, threads, GPU, versions, images.
     """
-    places: dict[tuple[str, str], str] = {place: "now asked for"}
-    versions: dict[str, str] = {}
+    again = f"Run: make clean CASE={case} && make all CASE={case} {place.settings()}"
+    versions: dict[tuple[str, str], str] = {}
+    gpus: dict[str, str] = {}
     for name, result in found.items():
-        if "device" in result:
-            places.setdefault((result["mode"], result["device"]), name)
-        for package, version in result.get("versions", {}).items():
-            if versions.setdefault(package, version) != version:
-                raise click.ClickException(
-                    f"results/{case} mixes {package} {versions[package]} and {version} (in {name}). "
-                    f"Run: make clean CASE={case} && make all CASE={case}"
-                )
-    if len(places) > 1:
-        shown = "; ".join(f"{name}: {mode}, {device}" for (mode, device), name in places.items())
-        raise click.ClickException(
-            f"results/{case} mixes modes or devices ({shown}). "
-            f"Run: make clean CASE={case} && make all CASE={case}"
+        told = result.get("versions", {})
+        image, release, _ = (*told.get("image", "none").split(" "), "none", "none")[:3]
+        where = Place(
+            result.get("mode", "local" if image == "none" else "docker"),
+            result.get("device", place.device),
+            release,
         )
-    latency = found["latency.json"]
+        if where != place:
+            raise click.ClickException(
+                f"results/{case} mixes modes, devices or releases (now asked for: {place.words()}; "
+                f"{name}: {where.words()}). {again}"
+            )
+        if result.get("gpu"):
+            gpus.setdefault(result["gpu"], name)
+        for package, version in told.items():
+            if versions.setdefault((image, package), version) != version:
+                raise click.ClickException(
+                    f"results/{case} mixes {package} {versions[image, package]} and {version} "
+                    f"(in {name}). {again}"
+                )
+    if len(gpus) > 1:
+        raise click.ClickException(f"results/{case} mixes GPUs ({'; '.join(gpus)}). {again}")
     return {
-        "device": latency["device"],
-        "threads": latency["threads"],
+        "device": place.device,
+        "gpu_name": next(iter(gpus), None),
+        "threads": found["latency.json"]["threads"],
         "providers": {r["variant"]: r["provider"] for r in found.values() if "provider" in r},
-        "versions": dict(sorted(versions.items())),
+        "versions": {
+            image: {package: v for (one, package), v in sorted(versions.items()) if one == image}
+            for image in dict.fromkeys(image for image, _ in versions)
+        },
     }
 
 
@@ -132,6 +165,11 @@ def layers(found: dict[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
+def repeats(found: dict[str, Any]) -> dict[str, Any]:
+    """What the report says of the scoring under other conditions."""
+    return {key: found[key] for key in ("conditions", "samples", "metrics")}
+
+
 def conclude(
     case: str,
     precision: Fraction,
@@ -140,10 +178,20 @@ def conclude(
 ) -> dict[str, Any]:
     """The report's facts, from the result files alone. `reasons`: why a variant was not measured."""
     threshold = found["torch_fp32.threshold.json"]
+    noise = frozenset(found["torch_fp32.repeats.json"]["samples"])
+    timed = {
+        name: times
+        for file in ("latency.json", "latency_tensorrt.json")
+        for name, times in found.get(file, {"variants": {}})["variants"].items()
+    }
     variants: dict[str, dict[str, Any]] = {}
     for variant in VARIANTS:
         reason = reasons[variant.name]
-        row: dict[str, Any] = {"measured": reason is None, "sentence": variant.sentence}
+        row: dict[str, Any] = {
+            "measured": reason is None,
+            "sentence": variant.sentence,
+            "runtime": variant.runtime,
+        }
         if reason is not None:
             variants[variant.name] = row | {"reason": reason}
             continue
@@ -160,9 +208,10 @@ def conclude(
         row["retuning"] = retuning
         row["precision_proof"] = proof
         row["layers"] = layers(found.get(f"{variant.name}.layers.json"))
-        row["latency"] = found["latency.json"]["variants"].get(variant.name)
+        row["repeats"] = repeats(found[f"{variant.name}.repeats.json"])
+        row["latency"] = timed.get(variant.name)
         if variant.file is not None:
-            row["gates"] = gates(row, variant.precision, precision)
+            row["gates"] = gates(row, variant.precision, precision, noise)
         variants[variant.name] = row
     samples = found["samples.json"]
     return {

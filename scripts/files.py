@@ -6,12 +6,14 @@ of what the result was computed from), versions, and what the step found.
 
 import errno
 import hashlib
+import importlib
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +68,37 @@ def hashes(paths: list[Path]) -> dict[str, str]:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Installed versions of `packages`, and Python's."""
+    """Installed versions of `packages`, Python's, and the container image that ran the step.
+
+    The image is "<name> <release> <id>", as the container line of the Makefile says it, or "none".
+    """
     python = ".".join(str(part) for part in sys.version_info[:3])
-    return {"python": python} | {name: version(name) for name in packages}
+    image = os.environ.get("VERDICT_IMAGE", "none")
+    return {"image": image, "python": python} | {name: _version(name) for name in packages}
+
+
+def _version(package: str) -> str:
+    """As installed; a module may come from a package of another name, like onnxruntime-gpu."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return str(importlib.import_module(package).__version__)
+
+
+def gpu_name(device: str) -> str | None:
+    """Name, driver and memory of the first GPU, as nvidia-smi says it; None on the CPU."""
+    if device == "cpu":
+        return None
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise click.ClickException(
+            f"nvidia-smi does not say which GPU this is ({error}), and no figure is kept without "
+            "that. Check the driver, or run with GPU=no."
+        ) from None
+    name, driver, memory = found.stdout.splitlines()[0].split(", ")
+    return f"{name}, {memory}, driver {driver}"
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ Prints  latency: 2 variants, 2 threads, batch 1: 1000 rounds, batch 32: 1000 rou
 
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.case import read_case
-from scripts.files import hashes, versions, write_json
+from scripts.files import gpu_name, hashes, versions, write_json
 from scripts.onnx_session import default_threads
 from scripts.samples import Batch, Samples
 from scripts.score_variant import Run, open_variant
@@ -51,20 +52,24 @@ def main(
         if name not in BY_NAME:
             raise click.ClickException(f"{name!r} is no variant; known are {', '.join(BY_NAME)}.")
     threads = default_threads()
-    runs = {
-        name: open_variant(case, name, path, device, threads, spin=False)[0]
-        for name, path in paths.items()
-    }
     data = Samples(case, samples)
     sizes = sorted({1, case.max_batch})
-    times = {size: interleave(runs, data.some(size)) for size in sizes}
+    with ExitStack() as stack:
+        runs = {
+            name: stack.enter_context(open_variant(case, name, path, device, threads, spin=False))[
+                0
+            ]
+            for name, path in paths.items()
+        }
+        times = {size: interleave(runs, data.some(size)) for size in sizes}
     content: dict[str, Any] = {
         "step": "latency",
         "mode": mode,
         "device": device,
+        "gpu": gpu_name(device),
         "threads": threads,
         "inputs": hashes([case_toml, samples, *paths.values()]),
-        "versions": versions("torch", "onnxruntime", "numpy"),
+        "versions": versions(*dict.fromkeys(BY_NAME[name].runtime for name in paths), "numpy"),
         "variants": {
             name: {str(size): summary(times[size][name], size) for size in sizes} for name in paths
         },

@@ -50,6 +50,9 @@ def main(variant: str, model: Path, out: Path) -> None:
         "versions": versions("onnx"),
         "metrics": found
         | {
+            "share_float16": found["weight_share_float16"],
+            "share_of": "weight bytes",
+            "counted": found["weight_bytes"],
             "file_bytes": sum(path.stat().st_size for path in model.parent.glob(model.name + "*")),
             "values_below_float16": int(notes.get(TINY_KEY, 0)),
         },

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.case import Case, Input, read_case
-from scripts.files import hashes, relative, write_json, writing
+from scripts.files import hashes, relative, versions, write_json, writing
 from scripts.images import SUFFIXES, decode
 from scripts.read_csv import csv_labels, write_csv_arrays
 from scripts.samples import load
@@ -58,6 +58,7 @@ def main(case_toml: Path, out: Path) -> None:
         "samples": len(labels),
         "positives": int(labels.sum()),
         "inputs": hashes([case.path, *files]),
+        "versions": versions("numpy"),
         "labels": relative(labels_path),
         "arrays": {name: relative(path) for name, path in arrays.items()},
     }

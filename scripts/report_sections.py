@@ -3,6 +3,10 @@
 from typing import Any
 
 SHOWN_FLIPS = 20
+LAYERS_RUN = {
+    "onnxruntime": "each float16 tensor is rounded as a GPU would, on the CPU.",
+    "tensorrt": "a TensorRT engine built so is compared with ONNX Runtime on the CPU.",
+}
 
 
 def get_gates(report: dict[str, Any]) -> str:
@@ -103,6 +107,43 @@ def _flip_table(samples: list[dict[str, Any]], case: str, name: str) -> list[str
     return [*lines, ""]
 
 
+def get_repeats(report: dict[str, Any]) -> str:
+    """What changes when a variant scores the same samples again, in other batches and slots."""
+    names = [name for name, row in report["variants"].items() if row["measured"]]
+    keys = dict.fromkeys(
+        key for name in names for key in report["variants"][name]["repeats"]["conditions"]
+    )
+    lines = [
+        "## Scored again under other conditions",
+        "",
+        "Largest absolute difference of a logit from the one in the tables above, and how many "
+        "verdicts change. In a new process; other slots: each "
+        "sample moved within its batch.",
+        "",
+        "| variant | " + " | ".join(keys) + " | verdicts that depend on any |",
+        "|---|" + "--:|" * (len(keys) + 1),
+    ]
+    for name in names:
+        found = report["variants"][name]["repeats"]
+        cells = [_repeat(found["conditions"].get(key)) for key in keys]
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {found['metrics']['flips']} |")
+    own = report["variants"][report["reference"]]["repeats"]["metrics"]
+    lines += [
+        "",
+        f"The reference's own noise: its logits differ from themselves by up to "
+        f"{number(own['deviation_max_absolute'])}, and {own['flips']} of its verdicts change. No "
+        "variant is held to those samples.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _repeat(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    flips = f", {found['flips']} flips" if found["flips"] else ""
+    return number(found["deviation_max_absolute"], 2) + flips
+
+
 def get_retuning(report: dict[str, Any]) -> str:
     """What moving the threshold would do for each variant that differs; "" where none does."""
     lines = []
@@ -142,8 +183,8 @@ def get_layers(report: dict[str, Any]) -> str:
             + (f"the error first jumps at `{jump}`; " if jump else "no tensor's error jumps; ")
             + (f"beyond half of float16's range: {_names(beyond)}. " if beyond else
                "none comes near the end of float16's range. ")
-            + "Here every tensor is an output, so nothing is fused, and each float16 tensor is rounded "
-            "as a GPU would; the final output differs from the unmarked model's on this CPU by at most "
+            + f"Here every tensor is an output, so nothing is fused; {LAYERS_RUN[row['runtime']]} The "
+            "final output differs from the unmarked model's by at most "
             f"{number(found['marked_minus_unmarked_max'])}.",
             "",
         ]  # fmt: skip
@@ -170,34 +211,52 @@ def _separable(tuned: dict[str, Any]) -> str:
 def get_conditions(report: dict[str, Any]) -> str:
     """Under what conditions every figure was taken."""
     where = report["conditions"]
-    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
     ran = ", ".join(f"`{name}` by {provider}" for name, provider in where["providers"].items())
+    gpu = f"; {where['gpu_name']}" if where["gpu_name"] else ""
     lines = [
         "## Conditions",
         "",
-        f"* Mode {where['mode']} ({where['why_mode']}); GPU {where['gpu']} ({where['why_gpu']}).",
+        f"* Mode {where['mode']} ({where['why_mode']}); GPU {where['gpu']} ({where['why_gpu']}){gpu}.",
         f"* {ran}.",
         f"* Latency with {where['threads']} threads, the variants interleaved call by call in random "
         "order. Two medians within 5 %, or whose ratio's 95 % interval holds 1, are a tie.",
-        f"* {versions}.",
     ]
+    if "TensorRT" in where["providers"].values():
+        lines.append(
+            "* TensorRT is timed in its own container, after the others and not between them, through "
+            "polygraphy's runner and with the copies to and from the GPU."
+        )
+    for image, packages in where["versions"].items():
+        listed = ", ".join(f"{name} {v}" for name, v in packages.items() if name != "image")
+        run = "" if image == "none" else f"Image {packages['image']}: "
+        lines.append(f"* {run}{listed}.")
     for name, row in report["variants"].items():
         proof = row.get("precision_proof")
         if proof:
-            tiny = proof["values_below_float16"]
+            tiny = proof.get("values_below_float16", 0)
             lines.append(
-                f"* `{name}`: {proof['weight_share_float16']:.0%} of {proof['weight_bytes']} weight "
-                f"bytes and {proof['node_share_float16']:.0%} of {proof['nodes']} nodes in float16"
+                f"* `{name}`: {_proof(proof)} in float16"
                 + (f"; {tiny} values below float16's smallest became that" if tiny else "")
                 + "."
             )
     return "\n".join(lines) + "\n"
 
 
+def _proof(proof: dict[str, Any]) -> str:
+    if proof["share_of"] == "layers":
+        unknown = f" ({proof['undetermined']} more name no type)" if proof["undetermined"] else ""
+        return f"{proof['nodes_float16']} of {proof['nodes']} layers of the engine{unknown}"
+    return (
+        f"{proof['weight_share_float16']:.0%} of {proof['weight_bytes']} weight bytes and "
+        f"{proof['node_share_float16']:.0%} of {proof['nodes']} nodes"
+    )
+
+
 def get_reproduce(report: dict[str, Any]) -> str:
     """The command, and the hashes of what the report stands on."""
     where = report["conditions"]
-    command = f"make all CASE={report['case']} MODE={where['mode']} GPU={where['gpu']}"
+    release = "" if where["release"] == "none" else f" RELEASE={where['release']}"
+    command = f"make all CASE={report['case']} MODE={where['mode']} GPU={where['gpu']}{release}"
     lines = ["## Reproduce", "", f"    {command}", "", "| file | sha256 |", "|---|---|"]
     lines += [f"| {path} | `{digest[:16]}` |" for path, digest in report["inputs"].items()]
     return "\n".join(lines) + "\n"

@@ -1,8 +1,8 @@
 """Run the whole test set through one variant and store one logit per sample.
 
-Reads   case.toml, samples.json, the model (the weights for torch_fp32, else model.onnx)
+Reads   case.toml, samples.json, the model (the weights for torch_fp32, else model.onnx or model.plan)
 Writes  <variant>.logits.npy (float32, one per sample) and <variant>.score.json
-Runs    on the CPU, or with --device cuda on a GPU
+Runs    on the CPU, or with --device cuda on a GPU; TensorRT always on a GPU
 Usage   python3 -m scripts.score_variant data/digits/case.toml --variant onnx_fp32 \
             --samples results/digits/samples.json --mode local --device cpu \
             --model model_repository/digits_onnx_fp32/1/model.onnx \
@@ -11,7 +11,8 @@ Prints  onnx_fp32: 899 samples scored on CPUExecutionProvider
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.case import Case, read_case
-from scripts.files import hashes, versions, write_json, writing
+from scripts.files import gpu_name, hashes, versions, write_json, writing
 from scripts.heads import log_odds, saturated
 from scripts.onnx_session import default_threads, open_session, run_session
 from scripts.samples import Batch, Samples, write_header
@@ -45,8 +46,8 @@ def main(
     case = read_case(case_toml)
     data = Samples(case, samples)
     threads = default_threads()
-    run, provider = open_variant(case, variant, model, device, threads)
-    with writing(out) as temporary:
+    opened = open_variant(case, variant, model, device, threads)
+    with opened as (run, provider), writing(out) as temporary:
         found = score(case, run, data, temporary, variant)
         if variant == REFERENCE.name and found["nonfinite"]:
             raise click.ClickException(
@@ -58,11 +59,12 @@ def main(
         "step": "score",
         "mode": mode,
         "device": device,
+        "gpu": gpu_name(device),
         "provider": provider,
         "threads": threads,
         "batch": case.max_batch,
         "inputs": hashes([case.path, samples, model]),
-        "versions": versions("torch" if variant == REFERENCE.name else "onnxruntime", "numpy"),
+        "versions": versions(BY_NAME[variant].runtime, "numpy"),
         "logits": hashes([out]),
         "metrics": found,
     }
@@ -70,31 +72,54 @@ def main(
     click.echo(f"{variant}: {len(data)} samples scored on {provider}")
 
 
+@contextmanager
 def open_variant(
     case: Case, variant: str, model: Path, device: str, threads: int, spin: bool = True
-) -> tuple[Run, str]:
+) -> Iterator[tuple[Run, str]]:
     """(a function from batch to raw output, the name of what runs it)."""
-    if BY_NAME[variant].runtime == "torch":
-        import torch
+    runtime = BY_NAME[variant].runtime
+    if runtime == "torch":
+        yield open_torch(case, device, threads)
+    elif runtime == "tensorrt":
+        from scripts.tensorrt_engine import infer, open_engine
 
-        if device == "cuda" and not torch.cuda.is_available():
+        if device != "cuda":
             raise click.ClickException(
-                "PyTorch was asked for a GPU and finds none (torch.cuda.is_available() is False). "
-                "Check the driver, or run with GPU=no."
+                f"{variant} runs on a GPU only; it was asked for on the {device}. Run with GPU=yes."
             )
-        exact_float32()
-        torch.set_num_threads(threads)
-        network = load_model(case).to(device)
-        return (lambda batch: run_torch(network, batch, device)), f"torch on {device}"
-    session = open_session(model, device, threads, spin)
-    return (lambda batch: run_session(session, batch)), session.get_providers()[0]
+        with open_engine(model) as runner:
+            yield (lambda batch: only(infer(runner, batch))), "TensorRT"
+    else:
+        session = open_session(model, device, threads, spin)
+        yield (lambda batch: run_session(session, batch)), session.get_providers()[0]
+
+
+def only(outputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """The one output that every converted model has."""
+    [output] = outputs.values()
+    return output
+
+
+def open_torch(case: Case, device: str, threads: int) -> tuple[Run, str]:
+    """The reference, in true float32."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise click.ClickException(
+            "PyTorch was asked for a GPU and finds none (torch.cuda.is_available() is False). "
+            "Check the driver, or run with GPU=no."
+        )
+    exact_float32()
+    torch.set_num_threads(threads)
+    network = load_model(case).to(device)
+    return (lambda batch: run_torch(network, batch, device)), f"torch on {device}"
 
 
 def score(case: Case, run: Run, data: Samples, out: Path, name: str) -> dict[str, int]:
     """Write the logits, batch by batch, to `out`; counts of samples, saturated and not finite."""
     counts = {"samples": len(data), "saturated": 0, "nonfinite": 0}
     done, raw, rows = 0, [], 0
-    with open(out, "wb") as file, _progress(len(data), name) as bar:
+    with open(out, "wb") as file, progress(len(data), name) as bar:
         write_header(file, "float32", (len(data),))
         for batch in data.batches(case.max_batch):
             raw.append(run(batch))
@@ -115,7 +140,7 @@ def score(case: Case, run: Run, data: Samples, out: Path, name: str) -> dict[str
     return counts
 
 
-def _progress(total: int, name: str) -> Any:
+def progress(total: int, name: str) -> Any:
     """A bar on a terminal, nothing otherwise: the step prints its one line at the end."""
     from tqdm import tqdm
 

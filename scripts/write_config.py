@@ -1,9 +1,11 @@
-"""Write the config.pbtxt of a variant, complete, from its own ONNX file.
+"""Write the config.pbtxt of a variant, complete, from its ONNX file.
+
+A TensorRT engine has the inputs and outputs of the ONNX it was built from (inspect_engine checks it).
 
 Reads   case.toml, model.onnx
 Writes  config.pbtxt, beside the version folder
 Runs    on the CPU
-Usage   python3 -m scripts.write_config data/digits/case.toml --name digits_onnx_fp32 --gpu no \
+Usage   python3 -m scripts.write_config data/digits/case.toml --variant onnx_fp32 --gpu no \
             --model model_repository/digits_onnx_fp32/1/model.onnx \
             --out model_repository/digits_onnx_fp32/config.pbtxt
 Prints  digits_onnx_fp32: config.pbtxt for onnxruntime, batches up to 32
@@ -16,6 +18,7 @@ import click
 
 from scripts.case import read_case
 from scripts.files import writing
+from scripts.variants import BY_NAME
 
 QUEUE_DELAY_MICROSECONDS = 500
 
@@ -33,16 +36,19 @@ optimization {
 
 @click.command(help=__doc__.splitlines()[0] if __doc__ else None)
 @click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="Name of the model: that of its folder.")
+@click.option("--variant", required=True, type=click.Choice(list(BY_NAME)))
 @click.option("--model", required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--gpu", required=True, type=click.Choice(["yes", "no"]))
 @click.option("--out", required=True, type=click.Path(path_type=Path))
-def main(case_toml: Path, name: str, model: Path, gpu: str, out: Path) -> None:
+def main(case_toml: Path, variant: str, model: Path, gpu: str, out: Path) -> None:
     case = read_case(case_toml)
-    text = get_config(name, onnx_tensors(model), case.max_batch, gpu == "yes")
+    name, backend = out.parent.name, BY_NAME[variant].backend
+    if backend is None:
+        raise click.ClickException(f"{variant} is no Triton model: it has no backend.")
+    text = get_config(name, backend, onnx_tensors(model), case.max_batch, gpu == "yes")
     with writing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    click.echo(f"{name}: config.pbtxt for onnxruntime, batches up to {case.max_batch}")
+    click.echo(f"{name}: config.pbtxt for {backend}, batches up to {case.max_batch}")
 
 
 def onnx_tensors(model: Path) -> dict[str, list[tuple[str, str, list[int]]]]:
@@ -55,10 +61,11 @@ def onnx_tensors(model: Path) -> dict[str, list[tuple[str, str, list[int]]]]:
 
 
 def get_config(
-    name: str, tensors: dict[str, list[tuple[str, str, list[int]]]], max_batch: int, gpu: bool
-) -> str:
-    """The text of config.pbtxt for the onnxruntime backend."""
-    parts = [f'name: "{name}"\nbackend: "onnxruntime"\nmax_batch_size: {max_batch}\n']
+    name: str, backend: str, tensors: dict[str, list[tuple[str, str, list[int]]]], max_batch: int,
+    gpu: bool,
+) -> str:  # fmt: skip
+    """The text of config.pbtxt for a model of `backend`: onnxruntime, or tensorrt (on a GPU only)."""
+    parts = [f'name: "{name}"\nbackend: "{backend}"\nmax_batch_size: {max_batch}\n']
     for kind, listed in tensors.items():
         for tensor, data_type, dims in listed:
             parts.append(_tensor_config(kind, tensor, data_type, dims))
@@ -68,7 +75,7 @@ def get_config(
         f"  max_queue_delay_microseconds: {QUEUE_DELAY_MICROSECONDS}\n}}\n"
     )
     parts.append(f"instance_group [ {{ kind: {'KIND_GPU' if gpu else 'KIND_CPU'} count: 1 }} ]\n")
-    return "".join(parts) + (PINNED if gpu else "")
+    return "".join(parts) + (PINNED if gpu and backend == "onnxruntime" else "")
 
 
 def _tensor_config(kind: str, name: str, data_type: str, dims: list[int]) -> str:

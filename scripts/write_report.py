@@ -21,6 +21,7 @@ from scripts.report_sections import (
     get_latency,
     get_layers,
     get_quality,
+    get_repeats,
     get_reproduce,
     get_retuning,
     number,
@@ -50,6 +51,7 @@ def render(report: dict[str, Any], pictures: str) -> str:
         get_quality(report),
         get_flips(report),
         get_retuning(report),
+        get_repeats(report),
         get_layers(report),
         get_plots(report, pictures),
         get_conditions(report),
@@ -93,13 +95,17 @@ def get_head(report: dict[str, Any]) -> str:
 def _why_missing(report: dict[str, Any]) -> str:
     reasons = {row["reason"] for row in report["variants"].values() if not row["measured"]}
     advice = ""
-    if any("GPU" in reason for reason in reasons):
+    if any("GPU" in reason or "containers" in reason for reason in reasons):
         advice = (
-            f" On a host with an NVIDIA GPU, `make all CASE={report['case']} GPU=yes` measures the "
-            "others on it; TensorRT engines are not built by this version."
+            f" On a host with an NVIDIA GPU and Docker, `make all CASE={report['case']} MODE=docker "
+            "GPU=yes` measures the others; `make doctor` says what it needs."
         )
     return (
-        _sentence("; ".join(sorted(reasons)).replace("not measured here: needs", "they need"))
+        _sentence(
+            "; ".join(sorted(reasons))
+            .replace("not measured here: needs", "they need")
+            .replace("not measured here: ", "")
+        )
         + advice
     )
 

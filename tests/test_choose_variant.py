@@ -22,19 +22,26 @@ def row(precision="float32", p50=1.0, at_32=10.0, size=1000, noise=0.0, **more):
         "measured": True,
         "samples": 100,
         "nonfinite": 0,
-        "flips": {"total": 0},
+        "flips": {"total": 0, "samples": []},
+        "repeats": {"samples": []},
         "retuning": None,
         "retuned_threshold": None,
         "vs_labels": {"tp": 9, "fp": 1},
         "precision_proof": {
-            "weight_share_float16": share,
-            "weight_bytes": 400,
+            "share_float16": share,
+            "share_of": "weight bytes",
+            "counted": 400,
             "file_bytes": size,
         },
         "latency": {"1": latency(p50, noise), "32": latency(at_32, noise)},
     }
     made |= more
     return made | {"gates": gates(made, precision, NINE_TENTHS)}
+
+
+def flipped(count):
+    """As compare_verdicts lists them: samples 10, 11, ..."""
+    return {"total": count, "samples": [{"index": 10 + i} for i in range(count)]}
 
 
 def reference():
@@ -62,6 +69,7 @@ def test_all_gates_are_passed_and_in_order():
         ("finite", True),
         ("proven precision", True),
         ("parity", True),
+        ("batch and slot", True),
         ("quality", True),
     ]
 
@@ -85,7 +93,7 @@ def test_one_logit_that_is_not_finite_fails():
     ],
 )
 def test_the_precision_must_be_proven(held_in, share, size, good):
-    proof = {"weight_share_float16": share, "weight_bytes": size, "file_bytes": 1}
+    proof = {"share_float16": share, "share_of": "weight bytes", "counted": size, "file_bytes": 1}
     assert passed(row(held_in, precision_proof=proof))["proven precision"] == good
 
 
@@ -97,14 +105,34 @@ def test_without_a_proof_nothing_is_proven():
 
 
 def test_one_flip_fails_parity():
-    made = row(flips={"total": 1})
+    made = row(flips=flipped(1))
     assert not passed(made)["parity"]
     assert made["gates"][2]["found"] == "1 of 100 verdicts differ from the reference's"
 
 
+def test_a_flip_where_the_reference_differs_from_itself_is_not_held_against_a_variant():
+    made = row(flips=flipped(2))
+    for noise, good in (({10, 11}, True), ({10}, False), ({12, 13}, False)):
+        found = gates(made, "float32", NINE_TENTHS, frozenset(noise))[2]
+        assert found["passed"] == good, noise
+    assert gates(made, "float32", NINE_TENTHS, frozenset({10}))[2]["found"] == (
+        "2 of 100 verdicts differ from the reference's, 1 of them where the reference differs from "
+        "itself"
+    )
+
+
+def test_a_verdict_that_depends_on_the_batch_fails():
+    made = row(repeats={"samples": [4]})
+    assert not passed(made)["batch and slot"]
+    assert made["gates"][3]["found"] == (
+        "1 of 100 verdicts depend on the batch, the slot or the run"
+    )
+    assert gates(made, "float32", NINE_TENTHS, frozenset({4}))[3]["passed"]
+
+
 @pytest.mark.parametrize(("after", "good"), [(0, True), (2, False)])
 def test_with_a_moved_threshold_the_flips_after_it_count(after, good):
-    made = row(flips={"total": 7}, retuned_threshold=0.5, retuning=tuned(after))
+    made = row(flips=flipped(7), retuned_threshold=0.5, retuning=tuned(after))
     assert passed(made)["parity"] == good
     assert made["gates"][2]["found"] == (
         f"{after} of 100 verdicts differ from the reference's with the re-tuned threshold"
@@ -112,7 +140,7 @@ def test_with_a_moved_threshold_the_flips_after_it_count(after, good):
 
 
 def test_a_threshold_that_was_not_accepted_leaves_the_flips():
-    made = row(flips={"total": 7}, retuned_threshold=None, retuning=tuned(0))
+    made = row(flips=flipped(7), retuned_threshold=None, retuning=tuned(0))
     assert not passed(made)["parity"]
 
 
@@ -126,13 +154,13 @@ def test_a_threshold_that_was_not_accepted_leaves_the_flips():
     ],
 )
 def test_quality_is_the_wanted_precision_exactly(tp, fp, flips, good):
-    made = row(vs_labels={"tp": tp, "fp": fp}, flips={"total": flips})
+    made = row(vs_labels={"tp": tp, "fp": fp}, flips=flipped(flips))
     assert passed(made)["quality"] == good
 
 
 def test_quality_says_undefined_where_nothing_is_positive():
-    made = row(vs_labels={"tp": 0, "fp": 0}, flips={"total": 1})
-    assert made["gates"][3]["found"] == (
+    made = row(vs_labels={"tp": 0, "fp": 0}, flips=flipped(1))
+    assert made["gates"][4]["found"] == (
         "precision against the labels undefined (no positive verdict), wanted 0.9"
     )
 
@@ -156,7 +184,7 @@ def test_the_fastest_that_passes_wins():
 
 
 def test_a_variant_that_fails_a_gate_does_not_win_by_speed():
-    fast = row("float16", p50=0.1, flips={"total": 3})
+    fast = row("float16", p50=0.1, flips=flipped(3))
     found = choice(onnx_fp32=row(p50=2.0), onnx_fp16=fast)
     assert found["variant"] == "onnx_fp32"
     assert found["not_chosen"]["onnx_fp16"] == (
@@ -166,8 +194,8 @@ def test_a_variant_that_fails_a_gate_does_not_win_by_speed():
 
 
 def test_only_the_first_gate_that_fails_is_the_reason():
-    bad = row("float16", nonfinite=2, flips={"total": 2}, vs_labels={"tp": 0, "fp": 0})
-    assert [gate["passed"] for gate in bad["gates"]] == [False, True, False, False]
+    bad = row("float16", nonfinite=2, flips=flipped(2), vs_labels={"tp": 0, "fp": 0})
+    assert [gate["passed"] for gate in bad["gates"]] == [False, True, False, True, False]
     reason = choice(onnx_fp32=row(), onnx_fp16=bad)["not_chosen"]["onnx_fp16"]
     assert reason == "fails the gate finite: 2 of 100 logits are NaN or infinite"
 
@@ -179,7 +207,7 @@ def test_what_was_not_measured_keeps_its_reason():
 
 
 def test_nothing_passes():
-    found = choice(onnx_fp32=row(nonfinite=1), onnx_fp16=row("float16", flips={"total": 1}))
+    found = choice(onnx_fp32=row(nonfinite=1), onnx_fp16=row("float16", flips=flipped(1)))
     assert (found["variant"], found["threshold"]) == (None, None)
     assert found["reasons"] == [
         "no converted variant passes every gate; keep serving the PyTorch model"
@@ -198,7 +226,7 @@ def test_every_variant_but_the_winner_has_one_reason():
         "onnx_fp32": row(p50=1.0),
         "onnx_fp16": row("float16", p50=1.01),
         "trt_fp32": row(p50=3.0),
-        "trt_fp16": row("float16", flips={"total": 1}),
+        "trt_fp16": row("float16", flips=flipped(1)),
     }
     found = choice(**rows)
     assert set(found["not_chosen"]) == {"torch_fp32", *rows} - {found["variant"]}
@@ -206,7 +234,7 @@ def test_every_variant_but_the_winner_has_one_reason():
 
 
 def test_a_moved_threshold_comes_with_the_choice():
-    moved = row(flips={"total": 4}, retuned_threshold=0.75, retuning=tuned(0))
+    moved = row(flips=flipped(4), retuned_threshold=0.75, retuning=tuned(0))
     found = choice(onnx_fp32=moved)
     assert (found["variant"], found["threshold"]) == ("onnx_fp32", 0.75)
     assert found["reasons"][0].endswith("with the re-tuned threshold; all gates are passed")
@@ -214,7 +242,7 @@ def test_a_moved_threshold_comes_with_the_choice():
 
 
 def test_a_threshold_moved_to_zero_is_a_moved_threshold():
-    moved = row(flips={"total": 4}, retuned_threshold=0.0, retuning=tuned(0))
+    moved = row(flips=flipped(4), retuned_threshold=0.0, retuning=tuned(0))
     found = choice(onnx_fp32=moved)
     assert found["threshold"] == 0.0
     assert found["reasons"][2] == "the threshold moves to 0"
@@ -254,7 +282,7 @@ def test_batch_sizes_are_compared_as_numbers():
 
 
 def test_a_full_tie_is_settled_by_an_unmoved_threshold_first():
-    moved = row("float16", size=10, flips={"total": 4}, retuned_threshold=0.5,
+    moved = row("float16", size=10, flips=flipped(4), retuned_threshold=0.5,
                 retuning=tuned(0))  # fmt: skip
     found = choice(onnx_fp32=row(size=1000), onnx_fp16=moved)
     assert found["variant"] == "onnx_fp32"

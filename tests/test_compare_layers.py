@@ -46,7 +46,9 @@ def compared(model: onnx.ModelProto, folder: Path) -> tuple[dict, float | None]:
     source, half = folder / "source.onnx", folder / "half.onnx"
     onnx.save_model(model, source)
     onnx.save_model(convert(onnx.load(source)), half)
-    tensors, unmarked = compare_models(None, Data(20, 4), list(range(20)), source, half)
+    tensors, unmarked = compare_models(
+        None, Data(20, 4), list(range(20)), source, half, "onnxruntime"
+    )
     return {one["name"]: one for one in tensors}, unmarked
 
 

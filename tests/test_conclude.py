@@ -22,9 +22,11 @@ from scripts import (
     measure_latency,
     prove_precision,
     read_samples,
+    repeat_scoring,
     score_variant,
     write_config,
 )
+from scripts.files import sha256
 from scripts.variants import VARIANTS, not_here
 
 CASE = """
@@ -51,6 +53,7 @@ def build():
 """
 TOML = "data/toy/case.toml"
 R = "results/toy"
+AGAIN = "make clean CASE=toy && make all CASE=toy MODE=local GPU=no"
 MEASURED = ("torch_fp32", "onnx_fp32", "onnx_fp16")
 
 
@@ -82,10 +85,10 @@ def make_data(folder):
     np.save(folder / "labels.npy", (logits + noise > np.median(logits)).astype(np.uint8))
 
 
-def run_all():
+def run_all(mode="local"):
     """What make runs, in its order."""
     samples = ["--samples", f"{R}/samples.json"]
-    where = ["--mode", "local", "--device", "cpu"]
+    where = ["--mode", mode, "--device", "cpu"]
     reference = f"{R}/torch_fp32.logits.npy"
     step(read_samples, TOML, "--out", f"{R}/samples.json")
     step(check_model, TOML, *samples, "--out", f"{R}/torch_fp32.check.json")
@@ -102,10 +105,14 @@ def run_all():
         step(compare_verdicts, "--variant", variant, "--logits", f"{R}/{variant}.logits.npy",
              "--reference", reference, "--labels", f"{R}/labels.npy", *samples,
              "--threshold", threshold, "--out", f"{R}/{variant}.verdicts.json")  # fmt: skip
+        step(repeat_scoring, TOML, "--variant", variant, *samples, *where,
+             "--model", artefact(variant), "--logits", f"{R}/{variant}.logits.npy",
+             "--verdicts", f"{R}/{variant}.verdicts.json",
+             "--out", f"{R}/{variant}.repeats.json")  # fmt: skip
         if variant != "torch_fp32":
             step(prove_precision, "--variant", variant, "--model", artefact(variant),
                  "--out", f"{R}/{variant}.precision.json")  # fmt: skip
-            step(write_config, TOML, "--name", f"toy_{variant}", "--model", artefact(variant),
+            step(write_config, TOML, "--variant", variant, "--model", artefact(variant),
                  "--gpu", "no", "--out",
                  f"model_repository/toy_{variant}/config.pbtxt")  # fmt: skip
     step(compare_layers, TOML, "--variant", "onnx_fp16", *samples,
@@ -138,7 +145,16 @@ def project(finished, tmp_path, monkeypatch):
 
 def command(*more):
     arguments = [TOML, "--results", R, "--mode", "local", "--why-mode", "no Docker here"]
-    arguments += ["--gpu", "no", "--why-gpu", "none found", "--out", f"{R}/report.json"]
+    arguments += [
+        "--gpu",
+        "no",
+        "--why-gpu",
+        "none found",
+        "--release",
+        "none",
+        "--out",
+        f"{R}/report.json",
+    ]
     return CliRunner().invoke(conclude.main, [*arguments, *more])
 
 
@@ -149,6 +165,14 @@ def read(name):
 def change(name, **more):
     content = read(name) | more
     Path(R, name).write_text(json.dumps(content), encoding="utf-8")
+
+
+def change_verdicts(variant, **more):
+    """And what was computed from them: the scoring under other conditions."""
+    change(f"{variant}.verdicts.json", **more)
+    path = f"{R}/{variant}.verdicts.json"
+    inputs = read(f"{variant}.repeats.json")["inputs"] | {path: sha256(Path(path))}
+    change(f"{variant}.repeats.json", inputs=inputs)
 
 
 def report_of(project):
@@ -243,7 +267,7 @@ def test_the_report_needs_no_model_and_no_data(project):
 def test_a_variant_left_out_needs_no_results(project):
     for path in Path(R).glob("onnx_fp16.*"):
         path.unlink()
-    reasons = {one.name: not_here(one, False, ("onnx_fp16",)) for one in VARIANTS}
+    reasons = {one.name: not_here(one, "local", False, ("onnx_fp16",)) for one in VARIANTS}
     found = conclude.collect(Path(R), [name for name, reason in reasons.items() if not reason])
     report = conclude.conclude("toy", Fraction(4, 5), found, reasons)
     assert report["variants"]["onnx_fp16"]["measured"] is False
@@ -253,7 +277,7 @@ def test_a_variant_left_out_needs_no_results(project):
 
 def test_no_survivor_is_a_report_too(project):
     for variant in ("onnx_fp32", "onnx_fp16"):
-        change(f"{variant}.verdicts.json", nonfinite=1)
+        change_verdicts(variant, nonfinite=1)
     result = command()
     assert result.exit_code == 0, result.output
     assert result.output == "toy: no variant goes to production\n"
@@ -264,7 +288,7 @@ def test_a_moved_threshold_reaches_the_recommendation(project):
     for variant in ("onnx_fp32", "onnx_fp16"):
         counts = read(f"{variant}.verdicts.json")["vs_labels"]
         moved = {"threshold": 0.625, "flips_after": 0, "vs_labels": counts}
-        change(f"{variant}.verdicts.json", retuning=moved)
+        change_verdicts(variant, retuning=moved)
     report = report_of(project)
     assert report["recommendation"]["threshold"] == 0.625
     assert report["variants"]["onnx_fp32"]["retuned_threshold"] == 0.625
@@ -316,8 +340,8 @@ def test_two_states_of_a_file_that_is_gone_are_refused(project):
 def test_mixed_modes_and_devices_are_refused(project, key, value, name):
     change(name, **{key: value})
     result = command()
-    check_refused(result, "mixes modes or devices", value)
-    assert result.output.strip().endswith("make clean CASE=toy && make all CASE=toy")
+    check_refused(result, "mixes modes, devices or releases", value)
+    assert result.output.strip().endswith(AGAIN)
 
 
 def test_mixed_versions_are_refused(project):
@@ -325,7 +349,7 @@ def test_mixed_versions_are_refused(project):
     change("onnx_fp16.score.json", versions=content["versions"] | {"onnxruntime": "1.0.0"})
     result = command()
     check_refused(result, "mixes onnxruntime", "1.0.0")
-    assert result.output.strip().endswith("make clean CASE=toy && make all CASE=toy")
+    assert result.output.strip().endswith(AGAIN)
 
 
 def test_results_of_another_mode_than_the_one_asked_for_are_refused(project):
@@ -335,3 +359,72 @@ def test_results_of_another_mode_than_the_one_asked_for_are_refused(project):
 
 def test_results_of_the_cpu_are_no_report_of_a_gpu(project):
     check_refused(command("--gpu", "yes"), "cpu")
+
+
+def container(image, release, digest="sha256:0"):
+    return {"image": f"{image} {release} {digest}", "python": "3.12.3"}
+
+
+@pytest.fixture
+def in_containers(tmp_path, monkeypatch):
+    """The same case, its steps told that they run in the pytorch image of release 26.07."""
+    monkeypatch.setenv("VERDICT_IMAGE", "pytorch 26.07 sha256:0")
+    monkeypatch.setattr(measure_latency, "SECONDS", 0.1)
+    make_data(tmp_path / "containers/data/toy")
+    monkeypatch.chdir(tmp_path / "containers")
+    run_all("docker")
+
+
+DOCKER = ("--mode", "docker", "--release", "26.07")
+
+
+def test_the_report_of_containers_says_release_and_images(in_containers):
+    result = command(*DOCKER)
+    assert result.exit_code == 0, result.output
+    conditions = read("report.json")["conditions"]
+    assert (conditions["mode"], conditions["release"]) == ("docker", "26.07")
+    assert conditions["versions"]["pytorch"]["image"] == "pytorch 26.07 sha256:0"
+
+
+def test_results_of_another_release_are_refused(in_containers):
+    result = command("--mode", "docker", "--release", "26.08")
+    check_refused(result, "now asked for: docker 26.08, cpu", "docker 26.07, cpu")
+    assert result.output.strip().endswith("make all CASE=toy MODE=docker GPU=no RELEASE=26.08")
+
+
+def test_results_of_containers_are_no_report_of_local_mode(in_containers):
+    check_refused(command(), "now asked for: local, cpu", "docker 26.07, cpu")
+
+
+def test_two_builds_of_one_image_are_refused(in_containers):
+    versions = read("latency.json")["versions"]
+    change("latency.json", versions=versions | container("pytorch", "26.07", "sha256:1"))
+    check_refused(command(*DOCKER), "mixes image pytorch 26.07 sha256:0 and pytorch 26.07 sha256:1")
+
+
+def test_two_images_may_have_two_versions_of_a_package(in_containers):
+    versions = read("latency.json")["versions"] | {"numpy": "1.26.4"}
+    change("latency.json", versions=versions | container("tensorrt", "26.07"))
+    result = command(*DOCKER)
+    assert result.exit_code == 0, result.output
+    assert set(read("report.json")["conditions"]["versions"]) == {"pytorch", "tensorrt"}
+
+
+def test_two_gpus_are_refused(project):
+    change("latency.json", gpu="NVIDIA A10, driver 580.1")
+    change("onnx_fp16.score.json", gpu="NVIDIA L4, driver 580.1")
+    check_refused(command(), "mixes GPUs", "NVIDIA A10", "NVIDIA L4")
+
+
+def test_a_verdict_that_depends_on_the_slot_keeps_a_variant_from_production(project):
+    change("onnx_fp32.repeats.json", samples=[3])
+    change("onnx_fp16.repeats.json", samples=[3, 4])
+    change("torch_fp32.repeats.json", samples=[3])
+    report = report_of(project)
+    assert report["recommendation"]["variant"] == "onnx_fp32", (
+        "sample 3 changes in the reference too"
+    )
+    assert report["recommendation"]["not_chosen"]["onnx_fp16"] == (
+        "fails the gate batch and slot: 2 of 200 verdicts depend on the batch, the slot or the run, "
+        "1 of them in the reference too"
+    )

@@ -213,7 +213,7 @@ def test_versions_are_those_installed() -> None:
     import numpy
 
     python = ".".join(map(str, sys.version_info[:3]))
-    assert versions("numpy") == {"python": python, "numpy": numpy.__version__}
+    assert versions("numpy") == {"image": "none", "python": python, "numpy": numpy.__version__}
 
 
 # ---- JSON ----------------------------------------------------------------------------------------

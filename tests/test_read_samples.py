@@ -17,6 +17,7 @@ from PIL import Image
 from toy_case import INPUTS, LABELS, TOML, Toy
 
 from scripts.case import read_case
+from scripts.files import versions
 from scripts.samples import Samples
 
 
@@ -52,6 +53,7 @@ def test_the_result_names_and_hashes_all_that_it_was_made_from(toy: Toy) -> None
         "inputs": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
         "labels": "results/toy/labels.npy",
         "arrays": {"x": "data/toy/inputs.npy"},
+        "versions": versions("numpy"),
     }
     assert labels(toy) == LABELS.tolist()
     assert {path.name for path in toy.results.iterdir()} == {"samples.json", "labels.npy"}

@@ -17,10 +17,27 @@ def test_make_gets_the_names_with_the_standard_library_alone() -> None:
     assert listed("--gpu", "no", "--skip") == ["torch_fp32", "onnx_fp32", "onnx_fp16"]
 
 
+def test_engines_come_with_the_containers_and_a_gpu() -> None:
+    every = [variant.name for variant in VARIANTS]
+    assert listed("--mode", "docker", "--gpu", "yes", "--skip") == every
+    assert not set(listed("--mode", "docker", "--gpu", "no")) & {"trt_fp32", "trt_fp16"}
+    assert not set(listed("--mode", "local", "--gpu", "yes")) & {"trt_fp32", "trt_fp16"}
+    reason = not_here(BY_NAME["trt_fp32"], "local", True, ())
+    assert reason == "not measured here: TensorRT comes with the containers (MODE=docker)"
+    skipped = listed("--mode", "docker", "--gpu", "yes", "--skip", "onnx_fp16")
+    assert skipped == ["torch_fp32", "onnx_fp32", "trt_fp32"]
+
+
+def test_make_may_take_an_engine_s_source_from_its_name() -> None:
+    engines = [variant for variant in VARIANTS if variant.runtime == "tensorrt"]
+    assert engines
+    assert all(one.source == one.name.replace("trt_", "onnx_") for one in engines)
+
+
 def test_what_is_made_from_a_skipped_variant_is_skipped_too() -> None:
     assert listed("--gpu", "no", "--skip", "onnx_fp16") == ["torch_fp32", "onnx_fp32"]
     assert listed("--gpu", "no", "--skip", "onnx_fp32") == ["torch_fp32"]
-    reason = not_here(BY_NAME["onnx_fp16"], False, ("onnx_fp32",))
+    reason = not_here(BY_NAME["onnx_fp16"], "local", False, ("onnx_fp32",))
     assert reason == "not measured here: it is made from onnx_fp32, which is left out"
 
 

@@ -1,6 +1,5 @@
 """config.pbtxt, parsed with Triton's own protobuf and compared with the ONNX file."""
 
-import json
 from pathlib import Path
 
 import onnx
@@ -75,13 +74,13 @@ def write(tmp_path, monkeypatch):
     """Runs the command on a model; gives its result and where config.pbtxt belongs."""
     monkeypatch.chdir(tmp_path)
 
-    def command(inputs, output, gpu="no", max_batch=32):
+    def command(inputs, output, gpu="no", max_batch=32, variant="onnx_fp32"):
         case = Path("data/toy/case.toml")
         case.parent.mkdir(parents=True, exist_ok=True)
         case.write_text(CASE.format(max_batch=max_batch), encoding="utf-8")
         folder = Path("model_repository/toy_onnx_fp32")
         write_model(folder / "1/model.onnx", inputs, output)
-        arguments = [str(case), "--name", folder.name, "--gpu", gpu]
+        arguments = [str(case), "--variant", variant, "--gpu", gpu]
         arguments += ["--model", str(folder / "1/model.onnx")]
         arguments += ["--out", str(folder / "config.pbtxt")]
         return CliRunner().invoke(main, arguments), folder / "config.pbtxt"
@@ -213,8 +212,26 @@ def test_weights_in_a_second_file_are_not_read(write, tmp_path):
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="missing.data")
     (path.parent / "1/model.onnx").write_bytes(model.SerializeToString())
-    arguments = ["data/toy/case.toml", "--name", "toy", "--gpu", "no"]
+    arguments = ["data/toy/case.toml", "--variant", "onnx_fp32", "--gpu", "no"]
     arguments += ["--model", str(path.parent / "1/model.onnx"), "--out", str(path)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    assert json.dumps(parse(path).name) == '"toy"'
+    assert parse(path).name == "toy_onnx_fp32"
+
+
+def test_an_engine_has_its_own_backend_and_nothing_of_onnx_runtime(write):
+    result, path = write(*MODELS["image to (N, 1)"], gpu="yes", variant="trt_fp16")
+    assert result.exit_code == 0, result.output
+    config = parse(path)
+    assert config.backend == "tensorrt"
+    assert not config.parameters
+    assert not config.HasField("optimization")
+    assert config.instance_group[0].kind == ModelInstanceGroup.KIND_GPU
+    assert [one.name for one in config.input] == ["image"]
+
+
+def test_the_reference_is_no_triton_model(write):
+    result, path = write(*MODELS["image to (N, 1)"], variant="torch_fp32")
+    assert result.exit_code == 1
+    assert "torch_fp32 is no Triton model" in result.output
+    assert not path.exists()

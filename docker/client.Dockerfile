@@ -1,0 +1,7 @@
+# Measures a running server: NVIDIA's SDK image, which holds perf_analyzer.
+ARG RELEASE
+ARG BASE=nvcr.io/nvidia/tritonserver:${RELEASE}-py3-sdk
+FROM ${BASE}
+ENTRYPOINT ["bash", "-c", "exec \"$0\" \"$@\""]
+COPY check_image.py /opt/verdict/
+RUN python3 /opt/verdict/check_image.py client

@@ -1,0 +1,113 @@
+"""Base images that stand in for NVIDIA's, which cannot be had here.
+
+They imitate what matters of them: Debian with Python, PyTorch and ONNX preinstalled from this
+project's .venv, PIP_CONSTRAINT set, an entrypoint that prints a banner, bash set up through BASH_ENV,
+TF32 switched on in the environment, TRT_VERSION, no passwd entry for the caller. trtexec, nvidia-smi
+and perf_analyzer are shell scripts.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+SITE = Path("usr/local/lib/python3.11/dist-packages")
+# What NVIDIA's PyTorch image brings, with all that it needs.
+BROUGHT = ("torch", "functorch", "torchgen", "onnx", "numpy", "typing_extensions", "filelock",
+           "sympy", "isympy", "mpmath", "networkx", "jinja2", "markupsafe", "fsspec", "google",
+           "protobuf", "ml_dtypes", "setuptools", "pkg_resources", "_distutils_hack")  # fmt: skip
+TRTEXEC = """\
+#!/bin/sh
+# Stands in for trtexec: says what it was asked, and writes a file in place of an engine.
+printf '%s\\n' "$@"
+if [ -e trtexec_fails ]; then
+    echo '[E] Error[4]: a layer cannot be built'
+    echo '&&&& FAILED TensorRT.trtexec'
+    exit 1
+fi
+for one in "$@"; do case $one in --saveEngine=*) echo engine > "${one#*=}" ;; esac; done
+echo '&&&& PASSED TensorRT.trtexec'
+"""
+ENTRYPOINT = """\
+#!/bin/bash
+echo '== a banner on standard output =='
+exec "$@"
+"""
+NVIDIA_SMI = """\
+#!/bin/sh
+case "$*" in
+*query-gpu*) echo 'NVIDIA Stand-in, 610.43.02, 9.0' ;;
+*) echo 'GPU 0: NVIDIA Stand-in (UUID: GPU-0)' ;;
+esac
+"""
+SCRIPTS = {
+    "opt/nvidia/nvidia_entrypoint.sh": ENTRYPOINT,
+    "opt/tensorrt/bin/trtexec": TRTEXEC,
+    "usr/local/bin/perf_analyzer": "#!/bin/sh\necho 'perf_analyzer stands in'\n",
+    "usr/local/bin/nvidia-smi": NVIDIA_SMI,
+}
+
+
+def debian(folder: Path) -> None:
+    """A Debian with Python, and with the host's certificates; about 40 s."""
+    packages = "python3,python3-pip,ca-certificates,libgomp1,libstdc++6"
+    subprocess.run(
+        ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", str(folder)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    shutil.rmtree(folder / "var/cache/apt", ignore_errors=True)
+    shutil.copy("/etc/ssl/certs/ca-certificates.crt", folder / "etc/ssl/certs")
+    for name, text in SCRIPTS.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    (folder / "etc/pip").mkdir(exist_ok=True)
+    # Would refuse two of the packages that are added.
+    (folder / "etc/pip/constraint.txt").write_text("onnxscript==0.1.0\nonnx-ir==0.0.1\n")
+    (folder / "etc/shinit_v2").write_text("export READ_BY_BASH=yes\n")
+
+
+def furnish(folder: Path, packages: tuple[str, ...] | None) -> None:
+    """Put packages of this Python into the image's, in place of others; None: all of them."""
+    source = Path(os.path.realpath(sys.prefix)) / "lib/python3.11/site-packages"
+    target = folder / SITE
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        name = path.name.removesuffix(".dist-info").partition("-")[0].removesuffix(".libs")
+        name = name.removesuffix(".py")
+        if name in ("pip", "__pycache__") or (packages is not None and name not in packages):
+            continue
+        if path.is_dir():
+            shutil.copytree(path, target / path.name, copy_function=_link, symlinks=True)
+        else:
+            shutil.copy2(path, target / path.name)
+
+
+def _link(source: str, target: str) -> None:
+    """A hard link where that is possible: torch alone has 750 MB."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def import_image(host: str, folder: Path, tag: str, tensorrt: str | None = None) -> None:
+    """The folder as the image `tag`, with the environment of NVIDIA's."""
+    changes = [
+        "ENV PIP_CONSTRAINT=/etc/pip/constraint.txt",
+        "ENV BASH_ENV=/etc/shinit_v2",
+        "ENV TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1",
+        'ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh"]',
+    ]
+    if tensorrt:
+        changes.append(f"ENV TRT_VERSION={tensorrt}")
+    options = [word for change in changes for word in ("--change", change)]
+    environment = os.environ | {"DOCKER_HOST": host}
+    with subprocess.Popen(["tar", "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as tar:
+        subprocess.run(
+            ["docker", "import", *options, "-", tag],
+            stdin=tar.stdout, check=True, capture_output=True, env=environment,
+        )  # fmt: skip

@@ -1,0 +1,335 @@
+"""`make all MODE=docker` in real containers, on base images that stand in for NVIDIA's."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import standins
+from project import ROOT, Project, environment
+
+CALLER = 4321  # a uid and gid that no image and no passwd file knows
+TRT = "11.1.0.106"
+STEP = re.compile(r"python3 -m scripts\.(\w+)")
+
+
+class Contained(Project):
+    """A copy of the project that belongs to CALLER; make runs as that user, with the engine."""
+
+    def __init__(self, folder: Path, engine, registry: str = "standin", gpu: str = "no") -> None:  # type: ignore[no-untyped-def]
+        super().__init__(folder)
+        self.engine, self.registry, self.gpu = engine, registry, gpu
+        (folder / ".venv").unlink()
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, CALLER, CALLER)
+
+    def command(self, *arguments: str) -> list[str]:
+        return ["setpriv", f"--reuid={CALLER}", f"--regid={CALLER}", "--clear-groups", "make",
+                *arguments, "MODE=docker", f"GPU={self.gpu}", f"REGISTRY={self.registry}",
+                "BUILD_FLAGS=--network host", "GPU_FLAGS=--gpus all"]  # fmt: skip
+
+    def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments), cwd=self.folder, capture_output=True, text=True, env=self.env
+        )
+
+    @property
+    def env(self) -> dict[str, str]:
+        path = f"{self.engine.folder}/fakes:{os.environ['PATH']}"
+        return environment() | {"DOCKER_HOST": self.engine.host, "HOME": "/nowhere", "PATH": path}
+
+
+@pytest.fixture(scope="session")
+def bases(engine) -> Iterator[None]:  # type: ignore[no-untyped-def]
+    """standin/pytorch, and standin-gpu/* with trtexec and every package in place."""
+    os.chown(engine.host.removeprefix("unix://"), 0, CALLER)
+    os.chmod(engine.folder, 0o755)
+    folder = engine.folder / "debian"
+    standins.debian(folder)
+    standins.furnish(folder, standins.BROUGHT)
+    standins.import_image(engine.host, folder, "standin/pytorch:26.07-py3", TRT)
+    shutil.rmtree(folder)
+    fakes = engine.folder / "fakes"
+    fakes.mkdir()
+    (fakes / "nvidia-smi").write_text(standins.NVIDIA_SMI)
+    (fakes / "nvidia-smi").chmod(0o755)
+    yield
+
+
+@pytest.fixture
+def folder(engine, request: pytest.FixtureRequest) -> Path:  # type: ignore[no-untyped-def]
+    """For a copy of the project: other users cannot enter pytest's own folders."""
+    return engine.folder / request.node.name[:30]
+
+
+@pytest.fixture(scope="session")
+def built(engine, bases) -> Contained:  # type: ignore[no-untyped-def]
+    """A copy in which `make all` has run in containers. Tests leave it built."""
+    project = Contained(engine.folder / "built", engine)
+    done = project.make("all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project
+
+
+def containers(engine) -> list[str]:  # type: ignore[no-untyped-def]
+    return engine.docker("ps", "--all", "--quiet").stdout.split()
+
+
+def test_verdicts_and_threshold_are_those_of_local_mode(built: Contained, tmp_path: Path) -> None:
+    local = Project(tmp_path / "local")
+    done = local.make("all", "MODE=local", "GPU=no")
+    assert done.returncode == 0, done.stderr
+    reports = [
+        json.loads((one.folder / "results/digits/report.json").read_text())
+        for one in (built, local)
+    ]
+    assert reports[0]["threshold"] == reports[1]["threshold"]
+    t = reports[0]["threshold"]["logit"]
+    for name in ("torch_fp32", "onnx_fp32", "onnx_fp16"):
+        logits = [
+            np.load(one.folder / f"results/digits/{name}.logits.npy") for one in (built, local)
+        ]
+        assert len(logits[0]) == 899
+        assert np.array_equal(logits[0] >= t, logits[1] >= t), name
+        rows = [report["variants"][name] for report in reports]
+        assert rows[0]["flips"] == rows[1]["flips"]
+    conditions = reports[0]["conditions"]
+    assert (conditions["mode"], conditions["release"]) == ("docker", "26.07")
+    assert re.fullmatch(
+        r"pytorch 26\.07 sha256:[0-9a-f]{64}", conditions["versions"]["pytorch"]["image"]
+    )
+    text = (built.folder / "results/report.md").read_text()
+    assert "make all CASE=digits MODE=docker GPU=no RELEASE=26.07" in text
+
+
+def test_a_second_make_all_does_nothing(built: Contained) -> None:
+    assert built.make("all").stdout == "make: Nothing to be done for 'all'.\n"
+
+
+def test_every_file_belongs_to_the_caller_and_no_container_is_left(built: Contained) -> None:
+    files = list(built.folder.rglob("*"))
+    assert len(files) > 80
+    assert {(path.lstat().st_uid, path.lstat().st_gid) for path in files} == {(CALLER, CALLER)}
+    assert containers(built.engine) == []
+
+
+def test_nothing_but_steps_is_printed(built: Contained) -> None:
+    (built.folder / "results/digits/threshold.png").unlink()
+    done = built.make("all")
+    assert done.returncode == 0, done.stderr
+    assert "banner" not in done.stdout + done.stderr
+
+
+PROBE = """
+import getpass, os, pathlib, socket, json
+home = pathlib.Path.home()
+(home / "probe").write_text("x")
+try:
+    socket.create_connection(("192.0.2.1", 80), 1)
+    network = True
+except OSError:
+    network = False
+shm = os.statvfs("/dev/shm")
+print(json.dumps({"uid": os.getuid(), "gid": os.getgid(), "user": getpass.getuser(),
+    "home": str(home), "network": network, "shm": shm.f_blocks * shm.f_frsize,
+    "here": os.getcwd(), "tf32": os.environ["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"],
+    "bash": os.environ.get("READ_BY_BASH"), "image": os.environ["VERDICT_IMAGE"]}))
+"""
+
+
+def test_what_a_step_finds_in_its_container(built: Contained) -> None:
+    program = built.folder / "probe.py"
+    program.write_text(PROBE)
+    rule = "probe: ; @$(call container,pytorch) python3 probe.py"
+    done = built.make(f"--eval={rule}", "probe")
+    program.unlink()
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["uid"], found["gid"], found["user"]) == (CALLER, CALLER, "verdict")
+    assert found["home"] == "/caches"
+    assert found["network"] is False
+    assert found["shm"] == 1 << 30
+    assert found["here"] == str(built.folder), "the same path inside and outside"
+    assert found["tf32"] == "0"
+    assert found["bash"] == "yes", "what NVIDIA sets up for older drivers is read"
+    assert found["image"].startswith("pytorch 26.07 sha256:")
+
+
+def test_touching_the_dockerfile_runs_every_step_again(built: Contained) -> None:
+    path = built.folder / "docker/pytorch.Dockerfile"
+    was = path.stat()
+    path.touch()
+    again = set(STEP.findall(built.make("-n", "all", "V=1").stdout))
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert {"read_samples", "export_onnx", "score_variant", "write_report"} <= again
+    assert built.make("-q", "all").returncode == 0
+
+
+def test_a_failing_step_keeps_its_message_and_what_was_there(built: Contained) -> None:
+    labels = built.folder / "data/digits/labels.npy"
+    good, was = labels.read_bytes(), labels.stat()
+    before = (built.folder / "results/digits/report.json").read_bytes()
+    np.save(labels, np.zeros(899, np.uint8))
+    done = built.make("all")
+    assert done.returncode == 2
+    assert "the positive label is 1, and the labels are 0" in done.stderr
+    assert re.search(r"samples\.json\] Error 1$", done.stderr, re.MULTILINE)
+    assert (built.folder / "results/digits/report.json").read_bytes() == before
+    assert containers(built.engine) == []
+    labels.write_bytes(good)
+    os.utime(labels, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert built.make("-q", "all").returncode == 0
+
+
+def test_ctrl_c_leaves_no_container_and_nothing_half(built: Contained) -> None:
+    later = time.time_ns()
+    os.utime(built.folder / "scripts/measure_latency.py", ns=(later, later))
+    make = subprocess.Popen(
+        built.command("all"), cwd=built.folder, env=built.env, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    for _ in range(300):
+        if containers(built.engine):
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("no container was started")
+    time.sleep(3)  # into the timing
+    os.killpg(make.pid, signal.SIGINT)
+    make.communicate(timeout=60)
+    assert make.returncode != 0
+    assert containers(built.engine) == []
+    assert not list(built.folder.rglob("*.tmp"))
+    done = built.make("all")
+    assert done.returncode == 0, done.stderr
+    assert "samples scored" not in done.stdout, "what was there is used"
+
+
+def test_links_that_lead_out_of_the_project_work(built: Contained, folder: Path) -> None:
+    elsewhere = folder
+    elsewhere.mkdir()
+    inputs = built.folder / "data/digits/inputs.npy"
+    was = inputs.stat()
+    shutil.move(inputs, elsewhere / "inputs.npy")
+    inputs.symlink_to(elsewhere / "inputs.npy")
+    (built.folder / "results/digits/torch_fp32.check.json").unlink()
+    done = built.make("results/digits/torch_fp32.check.json")
+    inputs.unlink()
+    shutil.move(elsewhere / "inputs.npy", inputs)
+    os.utime(inputs, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert built.make("all").returncode == 0
+
+
+def test_a_report_of_containers_is_not_taken_for_one_of_local_mode(built: Contained) -> None:
+    (built.folder / ".venv").symlink_to(ROOT / ".venv")
+    done = built.run("make", "results/digits/report.json", "MODE=local", "GPU=no")
+    (built.folder / ".venv").unlink()
+    assert done.returncode == 2
+    assert "now asked for: local, cpu" in done.stderr
+    assert "make clean CASE=digits && make all CASE=digits MODE=local GPU=no" in done.stderr
+    assert built.make("-q", "all").returncode == 0
+
+
+def test_adding_packages_moves_nothing_of_the_base(built: Contained) -> None:
+    """PIP_CONSTRAINT of the base would refuse two of them; torch and what it needs stay."""
+    list_all = (
+        "import importlib.metadata as m;"
+        "print('\\n'.join(sorted(d.metadata['Name'] + '=' + d.version for d in m.distributions())))"
+    )
+    image = next(built.folder.glob("docker/.pytorch-*.iid")).read_text()
+    found = [
+        set(
+            built.engine.docker(
+                "run", "--rm", "--entrypoint", "python3", one, "-c", list_all
+            ).stdout.split()
+        )
+        for one in ("standin/pytorch:26.07-py3", image)
+    ]
+    assert any(line.startswith("torch=") for line in found[0])
+    assert found[0] < found[1]
+    assert {"onnxscript=0.7.2", "onnx-ir=1.1.0", "onnxruntime=1.27.0"} <= found[1] - found[0]
+
+
+def test_a_base_without_torch_is_refused(engine, bases) -> None:  # type: ignore[no-untyped-def]
+    bare = derive(engine, "standin/pytorch:26.07-py3", f"RUN rm -r /{standins.SITE}/torch*")
+    done = engine.docker(
+        "build", "--file", str(ROOT / "docker/pytorch.Dockerfile"), "--build-arg", f"BASE={bare}",
+        str(ROOT / "docker"), check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "The base image brings no torch" in done.stdout + done.stderr
+
+
+# ---- with a GPU as far as it goes without one -------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def gpu_bases(built: Contained) -> None:
+    """standin-gpu/*: every package in place already, trtexec and a package named tensorrt."""
+    image = next(built.folder.glob("docker/.pytorch-*.iid")).read_text()
+    site = f"/{standins.SITE}/tensorrt"
+    whole = derive(built.engine, image, f"RUN mkdir {site} && touch {site}/__init__.py")
+    other = derive(built.engine, whole, "ENV TRT_VERSION=10.14.1.48")
+    for registry, server in (("standin-gpu", whole), ("standin-bad", other)):
+        for name, image in (("pytorch", whole), ("tensorrt", whole), ("tritonserver", server)):
+            built.engine.docker("tag", image, f"{registry}/{name}:26.07-py3")
+
+
+def derive(engine, image: str, line: str) -> str:  # type: ignore[no-untyped-def]
+    """The id of an image with one more line of a Dockerfile."""
+    folder = engine.folder / "derived"
+    folder.mkdir(exist_ok=True)
+    (folder / "Dockerfile").write_text(f"FROM {image}\n{line}\n")
+    return engine.docker("build", "--quiet", str(folder)).stdout.strip()
+
+
+def test_two_versions_of_tensorrt_stop_before_anything_is_built(
+    engine,
+    gpu_bases,
+    folder: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    project = Contained(folder, engine, "standin-bad", "yes")
+    images = sorted(engine.docker("images", "--all", "--quiet").stdout.split())
+    done = project.make("all")
+    assert done.returncode == 2
+    assert TRT in done.stderr and "10.14.1.48" in done.stderr
+    assert "Building" not in done.stdout
+    assert sorted(engine.docker("images", "--all", "--quiet").stdout.split()) == images
+    assert not list(project.folder.glob("docker/.*"))
+    assert not (project.folder / "results").exists()
+
+
+def test_an_engine_is_built_by_trtexec_in_its_container(
+    engine,
+    gpu_bases,
+    folder: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    project = Contained(folder, engine, "standin-gpu", "yes")
+    plan = project.folder / "model_repository/digits_trt_fp16/1/model.plan"
+    done = project.make(str(plan.relative_to(project.folder)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert plan.read_text() == "engine\n"
+    assert plan.stat().st_uid == CALLER
+    log = (project.folder / "results/digits/trt_fp16.build.log").read_text()
+    assert "--onnx=model_repository/digits_onnx_fp16/1/model.onnx" in log
+    assert "--maxShapes=image:32x1x8x8" in log
+    preflight = json.loads((project.folder / "docker/.preflight-26.07-cuda.json").read_text())
+    assert preflight["bases"]["tensorrt"]["tensorrt"] == TRT
+    # The engine is none, and no step takes it for one.
+    scored = project.make("results/digits/trt_fp16.score.json")
+    assert scored.returncode == 2
+    assert not (project.folder / "results/digits/trt_fp16.logits.npy").exists()
+    (project.folder / "trtexec_fails").touch()
+    (project.folder / "docker/tensorrt.Dockerfile").touch()
+    again = project.make(str(plan.relative_to(project.folder)))
+    assert again.returncode == 2
+    assert "trtexec failed with exit code 1: [E] Error[4]: a layer cannot be built" in again.stderr
+    assert plan.read_text() == "engine\n", "the earlier engine stays"

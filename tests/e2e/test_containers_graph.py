@@ -1,0 +1,114 @@
+"""The graph of MODE=docker GPU=yes, as `make -n` shows it: nothing here runs a container."""
+
+import os
+import re
+import time
+
+import pytest
+from project import Project
+
+VARIANTS = ("torch_fp32", "onnx_fp32", "onnx_fp16", "trt_fp32", "trt_fp16")
+DOCKER = ("all", "MODE=docker", "GPU=yes", "V=1")
+RUN = re.compile(r'docker run .*IMAGE="(\w+) .* python3 -m scripts\.(\w+)')
+
+
+@pytest.fixture
+def as_if_built(project: Project) -> Project:
+    """Every file is there, as if made; steps that make two files look for them beforehand."""
+    folder = project.folder
+    for variant in VARIANTS[1:]:
+        (folder / f"model_repository/digits_{variant}/1").mkdir(parents=True)
+    (folder / "model_repository/digits/1").mkdir(parents=True)
+    (folder / "model_repository/digits/1/model.plan").touch()
+    (folder / "results/digits").mkdir(parents=True)
+    pairs = [f"{variant}.{end}" for variant in VARIANTS for end in ("logits.npy", "score.json")]
+    for name in ("samples.json", "labels.npy", *pairs):
+        (folder / "results/digits" / name).touch()
+    done = project.make("-t", *DOCKER)
+    assert done.returncode == 0, done.stderr
+    (folder / "results/report.md").write_text("# Verdict report: digits\n")
+    return project
+
+
+def runs(project: Project, *more: str) -> set[tuple[str, str]]:
+    """(image, step) of each container that make would start."""
+    return set(RUN.findall(project.make("-n", *DOCKER, *more).stdout.replace("\\\n", " ")))
+
+
+def test_the_image_of_each_step(project: Project) -> None:
+    found = runs(project)
+    assert {step for image, step in found if image == "tensorrt"} == {
+        "build_engine", "inspect_engine", "score_variant", "repeat_scoring", "compare_layers",
+        "measure_latency",
+    }  # fmt: skip
+    assert {"read_samples", "export_onnx", "score_variant", "measure_latency", "publish_model"} <= {
+        step for image, step in found if image == "pytorch"
+    }
+
+
+def test_touching_a_dockerfile_runs_its_steps_and_what_follows(as_if_built: Project) -> None:
+    assert {step for _, step in runs(as_if_built)} <= {"conclude", "write_report", "publish_model"}
+    later = time.time_ns() + 10**10
+    os.utime(as_if_built.folder / "docker/tensorrt.Dockerfile", ns=(later, later))
+    found = runs(as_if_built)
+    assert {step for image, step in found if image == "tensorrt"} == {
+        "build_engine", "inspect_engine", "score_variant", "repeat_scoring", "compare_layers",
+        "measure_latency",
+    }  # fmt: skip
+    pytorch = {step for image, step in found if image == "pytorch"}
+    assert not pytorch & {"read_samples", "check_model", "export_onnx", "convert_fp16",
+                          "choose_threshold", "score_variant", "prove_precision"}  # fmt: skip
+    # A dry run does not follow the second file of a step that makes two, so not all that comes after
+    # the scores is shown.
+    assert {"plot_layers", "conclude", "write_report"} <= pytorch
+
+
+def test_the_container_line(project: Project) -> None:
+    lines = project.make("-n", *DOCKER).stdout.replace("\\\n", " ").splitlines()
+    found = [line for line in lines if line.startswith("docker run")]
+    assert len(found) > 30
+    for line in found:
+        for part in (
+            '--rm --init --user "`id -u`:`id -g`" --network none',
+            "--security-opt no-new-privileges --shm-size 1g",
+            "--tmpfs /caches:rw,exec,mode=1777",
+            "--env HOME=/caches --env USER=verdict",
+            f'--volume "{project.folder}:{project.folder}" --workdir "{project.folder}"',
+            "--gpus all --ulimit memlock=-1 --ulimit stack=67108864",
+        ):
+            assert part in line, part
+    without = project.make("-n", "all", "MODE=docker", "GPU=no", "V=1").stdout
+    assert "docker run" in without
+    assert "--gpus" not in without
+    assert "memlock" not in without
+
+
+def test_release_and_registry_name_the_bases(project: Project) -> None:
+    shown = project.make("-n", *DOCKER, "RELEASE=26.08", "REGISTRY=mirror.example/nv").stdout
+    for name in ("pytorch", "tensorrt", "tritonserver"):
+        assert f"--base {name}=mirror.example/nv/{name}:26.08-py3" in shown
+    assert "--build-arg BASE=mirror.example/nv/tensorrt:26.08-py3" in shown
+    assert "docker/.pytorch-26.08-cuda.iid" in shown
+    images = project.make("-n", "images", *DOCKER[1:]).stdout
+    assert "BASE=nvcr.io/nvidia/tritonserver:26.07-py3-sdk" in images
+
+
+def test_an_index_or_a_proxy_of_the_environment_reaches_the_build(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "https://index.example/simple")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.delenv("PIP_CERT", raising=False)
+    shown = project.make("-n", *DOCKER).stdout
+    assert "--build-arg PIP_INDEX_URL" in shown
+    assert "--build-arg HTTPS_PROXY" in shown
+    assert "PIP_CERT" not in shown
+
+
+def test_the_dockerfiles_start_from_nvidia_unless_told_otherwise(project: Project) -> None:
+    for image, base in (("pytorch", "pytorch:${RELEASE}-py3"), ("tensorrt", "tensorrt:${RELEASE}-py3"),
+                        ("tritonserver", "tritonserver:${RELEASE}-py3"),
+                        ("client", "tritonserver:${RELEASE}-py3-sdk")):  # fmt: skip
+        text = (project.folder / f"docker/{image}.Dockerfile").read_text()
+        assert f"ARG BASE=nvcr.io/nvidia/{base}\nFROM ${{BASE}}\n" in text
+        assert text.splitlines()[-1].startswith("RUN ")
