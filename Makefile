@@ -104,12 +104,15 @@ ifeq ($(VARIANTS),)
 endif
 ONNX := $(filter onnx_%,$(VARIANTS))
 TRT := $(filter trt_%,$(VARIANTS))
-CONVERTED := $(ONNX) $(TRT)
-artefact = $(if $(filter torch_fp32,$(1)),$(WEIGHTS),$(REPO)/$(CASE)_$(1)/1/model.$(if $(filter trt_%,$(1)),plan,onnx))
+SCRIPTED := $(filter torchscript_%,$(VARIANTS))
+CONVERTED := $(SCRIPTED) $(ONNX) $(TRT)
+ending = $(if $(filter trt_%,$(1)),plan,$(if $(filter torchscript_%,$(1)),pt,onnx))
+artefact = $(if $(filter torch_fp32,$(1)),$(WEIGHTS),$(REPO)/$(CASE)_$(1)/1/model.$(ending))
 ARTEFACTS := $(foreach variant,$(VARIANTS),$(call artefact,$(variant)))
 image_of = $(if $(filter trt_%,$(1)),tensorrt,pytorch)
 # The ONNX file with the inputs and outputs of a variant: its own, or what its engine is built from.
 onnx_of = $(call artefact,$(1:trt_%=onnx_%))
+ends_of = $(if $(filter torchscript_%,$(1)),$(R)/torch_fp32.check.json,$(onnx_of))
 
 # What a step runs: its own script, what that imports from the package, read from the files, and the
 # image or .venv.
@@ -166,6 +169,9 @@ $(R)/torch_fp32.check.json: $(R)/samples.json $(MODEL) $(call code,check_model,p
 $(REPO)/$(CASE)_onnx_fp32/1/model.onnx: $(R)/torch_fp32.check.json $(MODEL) $(R)/samples.json $(call code,export_onnx,pytorch)
 	$(Q)$(call in,pytorch) scripts.export_onnx $(TOML) --samples $(R)/samples.json --out $@
 
+$(REPO)/$(CASE)_torchscript_fp32/1/model.pt: $(R)/torch_fp32.check.json $(MODEL) $(R)/samples.json $(call code,trace_torchscript,pytorch)
+	$(Q)$(call in,pytorch) scripts.trace_torchscript $(TOML) --samples $(R)/samples.json --device $(DEVICE) --out $@
+
 $(REPO)/$(CASE)_onnx_fp16/1/model.onnx: $(REPO)/$(CASE)_onnx_fp32/1/model.onnx $(call code,convert_fp16,pytorch)
 	$(Q)$(call in,pytorch) scripts.convert_fp16 $(TOML) --samples $(R)/samples.json --model $< --out $@
 
@@ -181,13 +187,16 @@ $(TRT:%=$(R)/%.precision.json): $(R)/%.precision.json: $(REPO)/$(CASE)_%/1/model
 	$(Q)$(call in,tensorrt) scripts.inspect_engine $(TOML) --variant $* --samples $(R)/samples.json --model $< --out $@
 
 define config
-$(REPO)/$(CASE)_$(1)/config.pbtxt: $(call onnx_of,$(1)) $(TOML) $(call code,write_config,pytorch)
+$(REPO)/$(CASE)_$(1)/config.pbtxt: $(call ends_of,$(1)) $(TOML) $(call code,write_config,pytorch)
 	$(Q)$(call in,pytorch) scripts.write_config $(TOML) --variant $(1) --model $$< --gpu $(GPU) --out $$@
 endef
 $(foreach variant,$(CONVERTED),$(eval $(call config,$(variant))))
 
-$(ONNX:%=$(R)/%.precision.json): $(R)/%.precision.json: $(REPO)/$(CASE)_%/1/model.onnx $(call code,prove_precision,pytorch)
-	$(Q)$(call in,pytorch) scripts.prove_precision --variant $* --model $< --out $@
+define precision
+$(R)/$(1).precision.json: $(call artefact,$(1)) $(call code,prove_precision,pytorch)
+	$(Q)$(call in,pytorch) scripts.prove_precision --variant $(1) --model $$< --out $$@
+endef
+$(foreach variant,$(SCRIPTED) $(ONNX),$(eval $(call precision,$(variant))))
 
 define score
 $(call pair,$(R)/$(1).logits.npy,$(R)/$(1).score.json)
@@ -217,7 +226,7 @@ $(R)/threshold.png: $(COMPARED) $(R)/labels.npy $(call code,plot_threshold,pytor
 	$(Q)$(call in,pytorch) scripts.plot_threshold --logits $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --threshold $(R)/torch_fp32.threshold.json --out $@
 
 # Layer by layer: each variant that is made from an ONNX one, against that one.
-LAYERED := $(filter-out onnx_fp32,$(CONVERTED))
+LAYERED := $(filter-out onnx_fp32 torchscript_%,$(CONVERTED))
 layer_source = $(call artefact,$(if $(filter trt_%,$(1)),$(1:trt_%=onnx_%),onnx_fp32))
 define layers
 $(R)/$(1).layers.json: $(call artefact,$(1)) $(call layer_source,$(1)) $(R)/$(1).logits.npy $(COMPARED) $(R)/samples.json $(TOML) $(call code,compare_layers,$(call image_of,$(1)))
@@ -246,6 +255,14 @@ PLACE := $(MODE) $(GPU) $(if $(filter docker,$(MODE)),$(RELEASE),none)
 ifneq ($(shell sed -nE 's/^  "(mode|gpu|release)": "(.*)",?$$/\2/p' $(R)/report.json 2>/dev/null),$(PLACE))
 .PHONY: $(R)/report.json
 endif
+PROMOTION := $(R)/promotion.json
+VARIANT ?=
+ifneq ($(filter promote,$(MAKECMDGOALS)),)
+.PHONY: $(PROMOTION)
+$(PROMOTION): $(call where,pytorch)
+	$(Q)$(call in,pytorch) scripts.promote_variant --variant "$(VARIANT)" --out $@
+endif
+$(R)/report.json: $(if $(filter promote,$(MAKECMDGOALS)),$(PROMOTION),$(wildcard $(PROMOTION)))
 $(R)/report.json: $(FOUND) $(LATENCY) $(TOML) $(call code,conclude,pytorch)
 	$(Q)$(call in,pytorch) scripts.conclude $(TOML) --results $(R) --mode $(MODE) --why-mode "$(WHY_MODE)" --gpu $(GPU) --why-gpu "$(WHY_GPU)" --release $(lastword $(PLACE)) --out $@
 
@@ -259,19 +276,26 @@ endif
 results/report.md: $(R)/report.json $(R)/report.md $(call code,write_report,pytorch)
 	$(Q)$(call in,pytorch) scripts.write_report $< --pictures $(CASE)/ --out $@
 
-ifeq ($(wildcard $(REPO)/$(CASE)/[1-9]*/model.*),)
+PUBLISHED := $(addprefix $(REPO)/$(CASE),/[1-9]*/model.* /[1-9]*.json _decision/[1-9]*/model.py _decision/[1-9]*/heads.py \
+	$(foreach end,_decision _verdict,$(end)/config.pbtxt) $(foreach end,/ _decision/ _verdict/,$(end)[1-9]*.pbtxt))
+ifneq ($(strip $(foreach pattern,$(PUBLISHED),$(if $(wildcard $(pattern)),,missing))),)
 .PHONY: $(REPO)/$(CASE)/config.pbtxt
 endif
-$(REPO)/$(CASE)/config.pbtxt: $(R)/report.json $(R)/report.md $(CONFIGS) $(ARTEFACTS) $(call code,publish_model,pytorch)
-	$(Q)$(call in,pytorch) scripts.publish_model $< --repository $(REPO) --out $@
+$(REPO)/$(CASE)/config.pbtxt: $(R)/report.json $(R)/report.md $(CONFIGS) $(ARTEFACTS) scripts/triton_models/decision.py scripts/heads.py $(call code,publish_model,pytorch)
+	$(Q)$(call in,pytorch) scripts.publish_model $(TOML) --report $< --repository $(REPO) --out $@
 
 # ---- the other verbs -----------------------------------------------------------------------------
-.PHONY: all new doctor images test lint bench clean help
+.PHONY: all promote rollback new doctor images test lint bench clean help
 
 doctor: ## what this machine has and lacks for MODE and GPU
 	@$(DOCTOR) --ports $(HTTP_PORT) $(GRPC_PORT) $(METRICS_PORT)
 
 images: $(foreach image,$(IMAGES),$(call image_file,$(image))) ## build the four container images now (MODE=docker)
+
+promote: results/report.md $(REPO)/$(CASE)/config.pbtxt ## put VARIANT into production, whatever the report recommends
+
+rollback: $(call where,pytorch) ## put the production model one version back
+	$(Q)$(call in,pytorch) scripts.rollback_model $(CASE) --repository $(REPO)
 
 new: $(call where,pytorch) ## write a commented data/CASE/case.toml to fill in
 	$(Q)$(call in,pytorch) scripts.new_case data/$(CASE)

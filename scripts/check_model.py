@@ -38,11 +38,13 @@ def main(case_toml: Path, samples: Path, out: Path) -> None:
     model = load_model(case)
     batch = Samples(case, samples).some(max(case.max_batch, 2))
     deviation = check(case, model, batch)
+    shape = list(_run(case, model, {name: array[:1] for name, array in batch.items()}).shape[1:])
     content = {
         "variant": "torch_fp32",
         "step": "check",
         "inputs": hashes([case.path, case.weights, samples]),
         "versions": versions("torch", "numpy"),
+        "output_shape": shape,
         "metrics": {"batch_deviation_max": deviation},
     }
     write_json(out, content)

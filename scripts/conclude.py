@@ -67,6 +67,9 @@ def main(
         "release": release,
     } | check_same_place(found, case.name, Place(mode, "cuda" if gpu == "yes" else "cpu", release))
     report = conclude(case.name, case.precision, found, reasons) | {"conditions": conditions}
+    by_hand = results / "promotion.json"
+    promoted = read_json(by_hand)["variant"] if by_hand.is_file() else None
+    report["promotion"] = promotion(report, promoted)
     report["inputs"] = hashes([case_toml, *(results / name for name in found)])
     write_json(out, report)
     variant = report["recommendation"]["variant"]
@@ -162,6 +165,24 @@ def layers(found: dict[str, Any] | None) -> dict[str, Any] | None:
         "tensors": len(found["tensors"]),
         "samples": len(found["samples"]),
         "relative_error_max": errors[found["largest_error"]],
+    }
+
+
+def promotion(report: dict[str, Any], variant: str | None) -> dict[str, Any] | None:
+    """What was said by hand to go to production: variant, threshold, the gates that it fails."""
+    if variant is None:
+        return None
+    row = report["variants"][variant]
+    if "gates" not in row:
+        raise click.ClickException(
+            f"{variant} was promoted by hand, and it is {row.get('reason', 'no model to serve')}. "
+            f"Run: make promote VARIANT=recommended CASE={report['case']}"
+        )
+    moved = row["retuned_threshold"]
+    return {
+        "variant": variant,
+        "threshold": report["threshold"]["logit"] if moved is None else moved,
+        "failed_gates": [gate["gate"] for gate in row["gates"] if not gate["passed"]],
     }
 
 

@@ -69,7 +69,7 @@ def main(
         "gpu": gpu_name(device),
         "threads": threads,
         "inputs": hashes([case_toml, samples, *paths.values()]),
-        "versions": versions(*dict.fromkeys(BY_NAME[name].runtime for name in paths), "numpy"),
+        "versions": versions(*dict.fromkeys(BY_NAME[name].package for name in paths), "numpy"),
         "variants": {
             name: {str(size): summary(times[size][name], size) for size in sizes} for name in paths
         },

@@ -1,6 +1,6 @@
-"""Prove from the file itself what precision a converted ONNX model computes in.
+"""Prove from the file itself what precision a converted ONNX or TorchScript model computes in.
 
-Reads   model.onnx
+Reads   model.onnx or model.pt
 Writes  <variant>.precision.json: shares of nodes and of weight bytes in float16
 Runs    on the CPU
 Usage   python3 -m scripts.prove_precision --variant onnx_fp16 \
@@ -26,12 +26,7 @@ if TYPE_CHECKING:
 @click.option("--model", required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(variant: str, model: Path, out: Path) -> None:
-    import onnx
-
-    from scripts.fp16_passes import TINY_KEY
-
-    loaded = onnx.load(model)
-    found = shares(loaded)
+    found, tiny = torchscript_shares(model) if model.suffix == ".pt" else onnx_shares(model)
     wanted = BY_NAME[variant].precision
     if found["weight_bytes"] == 0:
         raise click.ClickException(f"{model} holds no weights in floating point: nothing to prove.")
@@ -42,19 +37,18 @@ def main(variant: str, model: Path, out: Path) -> None:
         )
     if wanted == "float32" and found["weight_share_float16"] > 0:
         raise click.ClickException(f"{model} is called {variant}, and holds float16 weights.")
-    notes = {entry.key: entry.value for entry in loaded.metadata_props}
     content = {
         "variant": variant,
         "step": "precision",
         "inputs": hashes([model]),
-        "versions": versions("onnx"),
+        "versions": versions("torch" if model.suffix == ".pt" else "onnx"),
         "metrics": found
         | {
             "share_float16": found["weight_share_float16"],
             "share_of": "weight bytes",
             "counted": found["weight_bytes"],
             "file_bytes": sum(path.stat().st_size for path in model.parent.glob(model.name + "*")),
-            "values_below_float16": int(notes.get(TINY_KEY, 0)),
+            "values_below_float16": tiny,
         },
     }
     write_json(out, content)
@@ -62,6 +56,42 @@ def main(variant: str, model: Path, out: Path) -> None:
         f"{variant}: {found['node_share_float16']:.0%} of the nodes and "
         f"{found['weight_share_float16']:.0%} of the weight bytes are float16"
     )
+
+
+def onnx_shares(path: Path) -> tuple[dict[str, Any], int]:
+    """`shares` of an ONNX file, and how many values the conversion to float16 lost to its smallest."""
+    import onnx
+
+    from scripts.fp16_passes import TINY_KEY
+
+    model = onnx.load(path)
+    notes = {entry.key: entry.value for entry in model.metadata_props}
+    return shares(model), int(notes.get(TINY_KEY, 0))
+
+
+def torchscript_shares(path: Path) -> tuple[dict[str, Any], int]:
+    """The same of a TorchScript file: its parameters and buffers, and the nodes of its graph."""
+    import torch
+
+    model = torch.jit.load(str(path), map_location="cpu")
+    stored = [*model.state_dict().values()]
+    nodes, node_half = 0, 0
+    for node in model.inlined_graph.nodes():
+        tensors = [one for one in node.outputs() if isinstance(one.type(), torch._C.TensorType)]
+        if tensors and node.kind() == "prim::Constant":
+            stored.append(tensors[0].toIValue())
+        elif tensors and not node.kind().startswith("prim::"):
+            nodes += 1
+            node_half += all(one.type().dtype() == torch.float16 for one in tensors)
+    floating = [tensor for tensor in stored if tensor.is_floating_point()]
+    size = sum(tensor.nbytes for tensor in floating)
+    size_half = sum(tensor.nbytes for tensor in floating if tensor.dtype == torch.float16)
+    return {
+        "nodes": nodes,
+        "node_share_float16": node_half / nodes if nodes else 0.0,
+        "weight_bytes": size,
+        "weight_share_float16": size_half / size if size else 0.0,
+    }, 0
 
 
 def shares(model: "onnx.ModelProto") -> dict[str, Any]:

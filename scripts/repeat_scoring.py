@@ -69,7 +69,7 @@ def main(
         "device": device,
         "gpu": gpu_name(device),
         "inputs": hashes([case.path, samples, model, logits, verdicts]),
-        "versions": versions(BY_NAME[variant].runtime, "numpy"),
+        "versions": versions(BY_NAME[variant].package, "numpy"),
         **found,
     }
     write_json(out, content)

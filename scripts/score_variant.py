@@ -64,7 +64,7 @@ def main(
         "threads": threads,
         "batch": case.max_batch,
         "inputs": hashes([case.path, samples, model]),
-        "versions": versions(BY_NAME[variant].runtime, "numpy"),
+        "versions": versions(BY_NAME[variant].package, "numpy"),
         "logits": hashes([out]),
         "metrics": found,
     }
@@ -80,6 +80,12 @@ def open_variant(
     runtime = BY_NAME[variant].runtime
     if runtime == "torch":
         yield open_torch(case, device, threads)
+    elif runtime == "torchscript":
+        from scripts.trace_torchscript import open_torchscript
+
+        set_torch(device, threads)
+        with open_torchscript(model, device) as run:
+            yield run, f"TorchScript on {device}"
     elif runtime == "tensorrt":
         from scripts.tensorrt_engine import infer, open_engine
 
@@ -102,6 +108,13 @@ def only(outputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
 
 def open_torch(case: Case, device: str, threads: int) -> tuple[Run, str]:
     """The reference, in true float32."""
+    set_torch(device, threads)
+    network = load_model(case).to(device)
+    return (lambda batch: run_torch(network, batch, device)), f"torch on {device}"
+
+
+def set_torch(device: str, threads: int) -> None:
+    """True float32, and so many threads. Raises click.ClickException without a GPU to use."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -111,8 +124,6 @@ def open_torch(case: Case, device: str, threads: int) -> tuple[Run, str]:
         )
     exact_float32()
     torch.set_num_threads(threads)
-    network = load_model(case).to(device)
-    return (lambda batch: run_torch(network, batch, device)), f"torch on {device}"
 
 
 def score(case: Case, run: Run, data: Samples, out: Path, name: str) -> dict[str, int]:

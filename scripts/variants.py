@@ -15,18 +15,27 @@ class Variant:
 
     name: str
     source: str | None  # the variant it is converted from; None: the .pth itself
-    runtime: str  # what runs it in process: torch, onnxruntime, tensorrt
+    runtime: str  # what runs it in process: torch, torchscript, onnxruntime, tensorrt
     precision: str  # what its weights are held in: float32, float16
     file: str | None  # its file in a Triton version folder; None: not a Triton model
     backend: str | None  # its Triton backend
     needs_gpu: bool
     sentence: str  # for the report
 
+    @property
+    def package(self) -> str:
+        """The Python package that runs it in process."""
+        return "torch" if self.runtime == "torchscript" else self.runtime
+
 
 VARIANTS = (
     Variant(
         "torch_fp32", None, "torch", "float32", None, None, False,
         "The .pth itself in true float32: the reference, whose verdicts are taken as right.",
+    ),
+    Variant(
+        "torchscript_fp32", "torch_fp32", "torchscript", "float32", "model.pt", "pytorch", False,
+        "Traced with torch.jit, for Triton's PyTorch backend; all weights in float32.",
     ),
     Variant(
         "onnx_fp32", "torch_fp32", "onnxruntime", "float32", "model.onnx", "onnxruntime", False,

@@ -1,8 +1,9 @@
-"""Write the config.pbtxt of a variant, complete, from its ONNX file.
+"""Write the config.pbtxt of a variant, complete.
 
-A TensorRT engine has the inputs and outputs of the ONNX it was built from (inspect_engine checks it).
+The inputs and outputs are read from its ONNX file; a TensorRT engine has those of the ONNX it was built
+from (inspect_engine checks it). TorchScript has those of case.toml and of the model, as it was checked.
 
-Reads   case.toml, model.onnx
+Reads   case.toml, model.onnx or torch_fp32.check.json
 Writes  config.pbtxt, beside the version folder
 Runs    on the CPU
 Usage   python3 -m scripts.write_config data/digits/case.toml --variant onnx_fp32 --gpu no \
@@ -16,15 +17,19 @@ from typing import Any
 
 import click
 
-from scripts.case import read_case
-from scripts.files import writing
+from scripts.case import Case, read_case
+from scripts.files import read_json, writing
 from scripts.variants import BY_NAME
 
 QUEUE_DELAY_MICROSECONDS = 500
+TYPES = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "uint8": "TYPE_UINT8",
+         "int32": "TYPE_INT32", "int64": "TYPE_INT64", "bool": "TYPE_BOOL"}  # fmt: skip
+Tensors = dict[str, list[tuple[str, str, list[int]]]]
+TORCHSCRIPT_OUTPUT = "output__0"  # the backend wants the position in the name
 
 # Without these a GPU server times convolution algorithms at each load, and may use TF32: the
 # results would then change from one load to the next.
-PINNED = """\
+ONNX_ON_A_GPU = """\
 parameters { key: "cudnn_conv_algo_search" value { string_value: "1" } }
 optimization {
   execution_accelerators {
@@ -32,12 +37,23 @@ optimization {
   }
 }
 """
+# Without the first the executor rewrites the graph after the first runs, and results change with it.
+TORCHSCRIPT = """\
+platform: "pytorch_libtorch"
+parameters { key: "DISABLE_OPTIMIZED_EXECUTION" value { string_value: "true" } }
+parameters { key: "INFERENCE_MODE" value { string_value: "true" } }
+"""
 
 
 @click.command(help=__doc__.splitlines()[0] if __doc__ else None)
 @click.argument("case_toml", type=click.Path(path_type=Path))
 @click.option("--variant", required=True, type=click.Choice(list(BY_NAME)))
-@click.option("--model", required=True, type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--model",
+    required=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="What tells inputs and outputs: model.onnx, or torch_fp32.check.json.",
+)
 @click.option("--gpu", required=True, type=click.Choice(["yes", "no"]))
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(case_toml: Path, variant: str, model: Path, gpu: str, out: Path) -> None:
@@ -45,13 +61,14 @@ def main(case_toml: Path, variant: str, model: Path, gpu: str, out: Path) -> Non
     name, backend = out.parent.name, BY_NAME[variant].backend
     if backend is None:
         raise click.ClickException(f"{variant} is no Triton model: it has no backend.")
-    text = get_config(name, backend, onnx_tensors(model), case.max_batch, gpu == "yes")
+    tensors = checked_tensors(case, model) if model.suffix == ".json" else onnx_tensors(model)
+    text = get_config(name, backend, tensors, case.max_batch, gpu == "yes")
     with writing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     click.echo(f"{name}: config.pbtxt for {backend}, batches up to {case.max_batch}")
 
 
-def onnx_tensors(model: Path) -> dict[str, list[tuple[str, str, list[int]]]]:
+def onnx_tensors(model: Path) -> Tensors:
     """ "input" and "output" -> (name, Triton data type, shape of one sample), from the file."""
     import onnx
 
@@ -60,22 +77,46 @@ def onnx_tensors(model: Path) -> dict[str, list[tuple[str, str, list[int]]]]:
             "output": [_tensor(value, model) for value in graph.output]}  # fmt: skip
 
 
-def get_config(
-    name: str, backend: str, tensors: dict[str, list[tuple[str, str, list[int]]]], max_batch: int,
-    gpu: bool,
-) -> str:  # fmt: skip
-    """The text of config.pbtxt for a model of `backend`: onnxruntime, or tensorrt (on a GPU only)."""
+def checked_tensors(case: Case, check: Path) -> Tensors:
+    """The same for TorchScript, from case.toml and what check_model saw."""
+    shape = read_json(check)["output_shape"]
+    return {"input": [(one.name, TYPES[one.dtype], list(one.shape)) for one in case.inputs],
+            "output": [(TORCHSCRIPT_OUTPUT, "TYPE_FP32", shape)]}  # fmt: skip
+
+
+def get_config(name: str, backend: str, tensors: Tensors, max_batch: int, gpu: bool) -> str:
+    """The text of config.pbtxt for a model of `backend`: onnxruntime, pytorch or tensorrt."""
     parts = [f'name: "{name}"\nbackend: "{backend}"\nmax_batch_size: {max_batch}\n']
     for kind, listed in tensors.items():
         for tensor, data_type, dims in listed:
             parts.append(_tensor_config(kind, tensor, data_type, dims))
+    parts += [_tuning(max_batch, gpu), _warmup(tensors["input"], max_batch)]
     parts.append(
+        {"onnxruntime": ONNX_ON_A_GPU if gpu else "", "pytorch": TORCHSCRIPT}.get(backend, "")
+    )
+    return "".join(parts)
+
+
+def _tuning(max_batch: int, gpu: bool) -> str:
+    return (
         "dynamic_batching {\n"
         f"  preferred_batch_size: [ {max_batch} ]\n"
         f"  max_queue_delay_microseconds: {QUEUE_DELAY_MICROSECONDS}\n}}\n"
+        f"instance_group [ {{ kind: {'KIND_GPU' if gpu else 'KIND_CPU'} count: 1 }} ]\n"
     )
-    parts.append(f"instance_group [ {{ kind: {'KIND_GPU' if gpu else 'KIND_CPU'} count: 1 }} ]\n")
-    return "".join(parts) + (PINNED if gpu and backend == "onnxruntime" else "")
+
+
+def _warmup(inputs: list[tuple[str, str, list[int]]], max_batch: int) -> str:
+    """Zeros at batch 1 and at the largest before the model is called ready."""
+    parts = []
+    for size in sorted({1, max_batch}):
+        listed = "".join(
+            f'    inputs {{ key: "{name}" value {{ data_type: {kind} '
+            f"dims: [ {', '.join(map(str, dims or [1]))} ] zero_data: true }} }}\n"
+            for name, kind, dims in inputs
+        )
+        parts.append(f'model_warmup {{\n    name: "batch {size}" batch_size: {size}\n{listed}}}\n')
+    return "".join(parts)
 
 
 def _tensor_config(kind: str, name: str, data_type: str, dims: list[int]) -> str:
@@ -92,12 +133,8 @@ def _tensor(value: Any, model: Path) -> tuple[str, str, list[int]]:
     import onnx
 
     kinds: dict[int, str] = {
-        onnx.TensorProto.FLOAT: "TYPE_FP32",
-        onnx.TensorProto.FLOAT16: "TYPE_FP16",
-        onnx.TensorProto.UINT8: "TYPE_UINT8",
-        onnx.TensorProto.INT32: "TYPE_INT32",
-        onnx.TensorProto.INT64: "TYPE_INT64",
-        onnx.TensorProto.BOOL: "TYPE_BOOL",
+        onnx.TensorProto.DataType.Value({"float32": "FLOAT"}.get(name, name.upper())): kind
+        for name, kind in TYPES.items()
     }
     kind = value.type.tensor_type
     if kind.elem_type not in kinds:

@@ -62,8 +62,17 @@ def render(report: dict[str, Any], pictures: str) -> str:
 
 def get_head(report: dict[str, Any]) -> str:
     """Title, recommendation, its reasons, and what was not measured: the first ten lines."""
-    chosen = report["recommendation"]
+    chosen, by_hand = report["recommendation"], report["promotion"]
     lines = [f"# Verdict report: {report['case']}", ""]
+    if by_hand:
+        fails = ", ".join(by_hand["failed_gates"])
+        lines += [
+            f"**Promoted by hand to production: `{by_hand['variant']}`**, with the threshold logit >= "
+            f"{by_hand['threshold']:.6g}. "
+            + (f"**It fails the gates: {fails}.** " if fails else "It passes every gate. ")
+            + "What follows is the recommendation that this overrides.",
+            "",
+        ]
     if chosen["variant"]:
         lines.append(f"**To production: `{chosen['variant']}`**, with the threshold logit >= "
                      f"{chosen['threshold']:.6g}. {_sentence('; '.join(chosen['reasons']))}")  # fmt: skip

@@ -24,6 +24,7 @@ from scripts import (
     read_samples,
     repeat_scoring,
     score_variant,
+    trace_torchscript,
     write_config,
 )
 from scripts.files import sha256
@@ -54,7 +55,7 @@ def build():
 TOML = "data/toy/case.toml"
 R = "results/toy"
 AGAIN = "make clean CASE=toy && make all CASE=toy MODE=local GPU=no"
-MEASURED = ("torch_fp32", "onnx_fp32", "onnx_fp16")
+MEASURED = ("torch_fp32", "torchscript_fp32", "onnx_fp32", "onnx_fp16")
 
 
 def step(module, *arguments):
@@ -66,7 +67,14 @@ def step(module, *arguments):
 def artefact(variant):
     if variant == "torch_fp32":
         return "data/toy/weights.pth"
-    return f"model_repository/toy_{variant}/1/model.onnx"
+    ending = "pt" if variant.startswith("torchscript") else "onnx"
+    return f"model_repository/toy_{variant}/1/model.{ending}"
+
+
+def ends(variant):
+    """What tells the inputs and outputs of a variant."""
+    script = variant.startswith("torchscript")
+    return f"{R}/torch_fp32.check.json" if script else artefact(variant)
 
 
 def make_data(folder):
@@ -92,6 +100,8 @@ def run_all(mode="local"):
     reference = f"{R}/torch_fp32.logits.npy"
     step(read_samples, TOML, "--out", f"{R}/samples.json")
     step(check_model, TOML, *samples, "--out", f"{R}/torch_fp32.check.json")
+    step(trace_torchscript, TOML, *samples, "--device", "cpu",
+         "--out", artefact("torchscript_fp32"))  # fmt: skip
     step(export_onnx, TOML, *samples, "--out", artefact("onnx_fp32"))
     step(convert_fp16, TOML, *samples, "--model", artefact("onnx_fp32"),
          "--out", artefact("onnx_fp16"))  # fmt: skip
@@ -112,7 +122,7 @@ def run_all(mode="local"):
         if variant != "torch_fp32":
             step(prove_precision, "--variant", variant, "--model", artefact(variant),
                  "--out", f"{R}/{variant}.precision.json")  # fmt: skip
-            step(write_config, TOML, "--variant", variant, "--model", artefact(variant),
+            step(write_config, TOML, "--variant", variant, "--model", ends(variant),
                  "--gpu", "no", "--out",
                  f"model_repository/toy_{variant}/config.pbtxt")  # fmt: skip
     step(compare_layers, TOML, "--variant", "onnx_fp16", *samples,
@@ -194,7 +204,7 @@ def test_the_line_it_prints_is_the_recommendation(project):
     result = command()
     assert result.exit_code == 0, result.output
     variant = read("report.json")["recommendation"]["variant"]
-    assert variant in ("onnx_fp32", "onnx_fp16")
+    assert variant in MEASURED[1:]
     assert result.output == f"toy: {variant} goes to production\n"
 
 
@@ -203,7 +213,7 @@ def test_the_report_holds_what_programs_need(project):
     assert (report["case"], report["reference"]) == ("toy", "torch_fp32")
     assert {"logit", "precision", "recall"} <= set(report["threshold"])
     assert set(report["variants"]) == {
-        "torch_fp32", "onnx_fp32", "onnx_fp16", "trt_fp32", "trt_fp16",
+        *MEASURED, "trt_fp32", "trt_fp16",
     }  # fmt: skip
     for name in MEASURED:
         row = report["variants"][name]
@@ -272,11 +282,11 @@ def test_a_variant_left_out_needs_no_results(project):
     report = conclude.conclude("toy", Fraction(4, 5), found, reasons)
     assert report["variants"]["onnx_fp16"]["measured"] is False
     assert report["variants"]["onnx_fp16"]["reason"] == 'left out by "skip" in case.toml'
-    assert report["recommendation"]["variant"] == "onnx_fp32"
+    assert report["recommendation"]["variant"] in ("onnx_fp32", "torchscript_fp32")
 
 
 def test_no_survivor_is_a_report_too(project):
-    for variant in ("onnx_fp32", "onnx_fp16"):
+    for variant in MEASURED[1:]:
         change_verdicts(variant, nonfinite=1)
     result = command()
     assert result.exit_code == 0, result.output
@@ -285,7 +295,7 @@ def test_no_survivor_is_a_report_too(project):
 
 
 def test_a_moved_threshold_reaches_the_recommendation(project):
-    for variant in ("onnx_fp32", "onnx_fp16"):
+    for variant in MEASURED[1:]:
         counts = read(f"{variant}.verdicts.json")["vs_labels"]
         moved = {"threshold": 0.625, "flips_after": 0, "vs_labels": counts}
         change_verdicts(variant, retuning=moved)
@@ -421,10 +431,31 @@ def test_a_verdict_that_depends_on_the_slot_keeps_a_variant_from_production(proj
     change("onnx_fp16.repeats.json", samples=[3, 4])
     change("torch_fp32.repeats.json", samples=[3])
     report = report_of(project)
-    assert report["recommendation"]["variant"] == "onnx_fp32", (
-        "sample 3 changes in the reference too"
-    )
+    assert report["recommendation"]["variant"] != "onnx_fp16"
+    assert report["recommendation"]["variant"] is not None, "sample 3 changes in the reference too"
     assert report["recommendation"]["not_chosen"]["onnx_fp16"] == (
         "fails the gate batch and slot: 2 of 200 verdicts depend on the batch, the slot or the run, "
         "1 of them in the reference too"
     )
+
+
+def test_a_promotion_by_hand_stands_beside_the_recommendation(project):
+    assert report_of(project)["promotion"] is None
+    Path(R, "promotion.json").write_text('{"variant": "onnx_fp16"}')
+    change("onnx_fp16.repeats.json", samples=[4])
+    report = report_of(project)
+    assert report["promotion"] == {
+        "variant": "onnx_fp16",
+        "threshold": report["threshold"]["logit"],
+        "failed_gates": ["batch and slot"],
+    }
+    assert report["recommendation"]["variant"] != "onnx_fp16"
+    Path(R, "promotion.json").write_text('{"variant": null}')
+    assert report_of(project)["promotion"] is None
+
+
+def test_what_was_not_measured_cannot_be_promoted(project):
+    Path(R, "promotion.json").write_text('{"variant": "trt_fp16"}')
+    result = command()
+    check_refused(result, "trt_fp16 was promoted by hand, and it is not measured here: needs a GPU")
+    assert "make promote VARIANT=recommended CASE=toy" in result.output

@@ -29,9 +29,14 @@ def facts() -> dict[str, Any]:
     reference = np.round(random.normal(2 * labels - 1, 1.2) * 64).astype(np.float32) / 64
     chosen = choose_threshold(reference, labels.astype(np.uint8), Fraction(9, 10))
     names = [f"{'yes' if label else 'no'}/{i:03}.png" for i, label in enumerate(labels)]
-    logits = {"torch_fp32": reference, "onnx_fp32": reference, "onnx_fp16": reference - 0.5}
+    logits = {
+        "torch_fp32": reference,
+        "torchscript_fp32": reference,
+        "onnx_fp32": reference,
+        "onnx_fp16": reference - 0.5,
+    }
     timing = {
-        "torch_fp32": 2.0, "onnx_fp32": 1.0, "onnx_fp16": 0.5,
+        "torch_fp32": 2.0, "torchscript_fp32": 1.8, "onnx_fp32": 1.0, "onnx_fp16": 0.5,
     }  # fmt: skip
     found: dict[str, dict[str, Any]] = {
         "samples.json": {"samples": 60, "positives": 30},
@@ -78,6 +83,7 @@ def facts() -> dict[str, Any]:
         "release": "none", "mode": "local", "why_mode": "asked for", "gpu": "no",
         "why_gpu": "asked for",
     }  # fmt: skip
+    report["promotion"] = None
     report["inputs"] = {"data/golden/case.toml": "0" * 64}
     return report
 
@@ -130,6 +136,16 @@ def test_no_variant_fit_for_production() -> None:
         "not_chosen": dict.fromkeys(report["variants"], "fails"),
     }  # fmt: skip
     assert "**To production: nothing new.** No converted variant" in render(report, "")
+
+
+def test_what_was_promoted_by_hand_comes_first() -> None:
+    report = json.loads((GOLDEN / "report.json").read_text())
+    report["promotion"] = {"variant": "onnx_fp16", "threshold": 0.5, "failed_gates": ["parity"]}
+    line = render(report, "").splitlines()[2]
+    assert line.startswith(
+        "**Promoted by hand to production: `onnx_fp16`**, with the threshold logit"
+    )
+    assert "**It fails the gates: parity.**" in line
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ def listed(*arguments: str) -> list[str]:
 
 
 def test_make_gets_the_names_with_the_standard_library_alone() -> None:
-    assert listed("--gpu", "no", "--skip") == ["torch_fp32", "onnx_fp32", "onnx_fp16"]
+    assert listed("--gpu", "no", "--skip") == [
+        "torch_fp32", "torchscript_fp32", "onnx_fp32", "onnx_fp16",
+    ]  # fmt: skip
 
 
 def test_engines_come_with_the_containers_and_a_gpu() -> None:
@@ -25,7 +27,7 @@ def test_engines_come_with_the_containers_and_a_gpu() -> None:
     reason = not_here(BY_NAME["trt_fp32"], "local", True, ())
     assert reason == "not measured here: TensorRT comes with the containers (MODE=docker)"
     skipped = listed("--mode", "docker", "--gpu", "yes", "--skip", "onnx_fp16")
-    assert skipped == ["torch_fp32", "onnx_fp32", "trt_fp32"]
+    assert skipped == ["torch_fp32", "torchscript_fp32", "onnx_fp32", "trt_fp32"]
 
 
 def test_make_may_take_an_engine_s_source_from_its_name() -> None:
@@ -35,8 +37,9 @@ def test_make_may_take_an_engine_s_source_from_its_name() -> None:
 
 
 def test_what_is_made_from_a_skipped_variant_is_skipped_too() -> None:
-    assert listed("--gpu", "no", "--skip", "onnx_fp16") == ["torch_fp32", "onnx_fp32"]
-    assert listed("--gpu", "no", "--skip", "onnx_fp32") == ["torch_fp32"]
+    rest = ["torch_fp32", "torchscript_fp32"]
+    assert listed("--gpu", "no", "--skip", "onnx_fp16") == [*rest, "onnx_fp32"]
+    assert listed("--gpu", "no", "--skip", "onnx_fp32") == rest
     reason = not_here(BY_NAME["onnx_fp16"], "local", False, ("onnx_fp32",))
     assert reason == "not measured here: it is made from onnx_fp32, which is left out"
 
@@ -46,5 +49,10 @@ def test_every_row_is_whole(variant) -> None:  # type: ignore[no-untyped-def]
     assert variant.source is None or variant.source in BY_NAME
     assert (variant is REFERENCE) == (variant.source is None) == (variant.file is None)
     assert variant.sentence.endswith(".")
-    short = {"torch": "torch", "onnxruntime": "onnx", "tensorrt": "trt"}[variant.runtime]
+    short = {
+        "torch": "torch",
+        "torchscript": "torchscript",
+        "onnxruntime": "onnx",
+        "tensorrt": "trt",
+    }[variant.runtime]
     assert variant.name == f"{short}_{variant.precision.replace('float', 'fp')}"

@@ -235,3 +235,31 @@ def test_the_reference_is_no_triton_model(write):
     assert result.exit_code == 1
     assert "torch_fp32 is no Triton model" in result.output
     assert not path.exists()
+
+
+def test_torchscript_has_the_inputs_of_the_case_and_the_output_that_was_checked(write):
+    _, path = write(*MODELS["first axis without a name"])
+    check = Path("results/toy/torch_fp32.check.json")
+    check.parent.mkdir(parents=True)
+    check.write_text('{"output_shape": [2]}')
+    out = path.parent.with_name("toy_torchscript_fp32") / "config.pbtxt"
+    arguments = ["data/toy/case.toml", "--variant", "torchscript_fp32", "--gpu", "no"]
+    result = CliRunner().invoke(main, [*arguments, "--model", str(check), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    config = parse(out)
+    assert (config.name, config.backend) == ("toy_torchscript_fp32", "pytorch")
+    assert config.platform == "pytorch_libtorch"
+    assert [(one.name, list(one.dims)) for one in config.input] == [("x", [4])]
+    assert [(one.name, list(one.dims)) for one in config.output] == [("output__0", [2])]
+    assert config.parameters["DISABLE_OPTIMIZED_EXECUTION"].string_value == "true"
+
+
+@pytest.mark.parametrize(("largest", "sizes"), [(1, [1]), (32, [1, 32])])
+def test_each_model_is_warmed_up_at_the_batches_it_declares(write, largest, sizes):
+    _, path = write(*MODELS["ids and mask to (N,)"], max_batch=largest)
+    config = parse(path)
+    assert [one.batch_size for one in config.model_warmup] == sizes
+    for warmup in config.model_warmup:
+        inputs = {name: (one.data_type, list(one.dims)) for name, one in warmup.inputs.items()}
+        assert inputs == {one.name: (one.data_type, list(one.dims)) for one in config.input}
+        assert all(one.zero_data for one in warmup.inputs.values())

@@ -7,7 +7,7 @@ import time
 import pytest
 from project import Project
 
-VARIANTS = ("torch_fp32", "onnx_fp32", "onnx_fp16", "trt_fp32", "trt_fp16")
+VARIANTS = ("torch_fp32", "torchscript_fp32", "onnx_fp32", "onnx_fp16", "trt_fp32", "trt_fp16")
 DOCKER = ("all", "MODE=docker", "GPU=yes", "V=1")
 RUN = re.compile(r'docker run .*IMAGE="(\w+) .* python3 -m scripts\.(\w+)')
 
@@ -18,8 +18,9 @@ def as_if_built(project: Project) -> Project:
     folder = project.folder
     for variant in VARIANTS[1:]:
         (folder / f"model_repository/digits_{variant}/1").mkdir(parents=True)
-    (folder / "model_repository/digits/1").mkdir(parents=True)
-    (folder / "model_repository/digits/1/model.plan").touch()
+    for name in ("digits/1/model.plan", "digits_decision/1/model.py", "digits_verdict/1/.keep"):
+        (folder / "model_repository" / name).parent.mkdir(parents=True)
+        (folder / "model_repository" / name).touch()
     (folder / "results/digits").mkdir(parents=True)
     pairs = [f"{variant}.{end}" for variant in VARIANTS for end in ("logits.npy", "score.json")]
     for name in ("samples.json", "labels.npy", *pairs):
