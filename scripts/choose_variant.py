@@ -1,10 +1,12 @@
 """The gates, and the choice among the variants that pass them: pure functions of the facts."""
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 TIE = 0.05  # a difference of the median below this is no reason to prefer one
+SERVED_TIE = 0.1  # of figures from two servers that ran one after the other
 STUDENT_T = 2.093  # two-sided 95 % with 19 degrees of freedom: 20 blocks of rounds
 
 
@@ -55,11 +57,28 @@ def gates(
             "the run"
             + (f", {len(depends & noise)} of them in the reference too" if depends & noise else ""),
         },
+        *served_gate(row, noise),
         {
             "gate": "quality",
             "passed": quality,
             "found": f"precision against the labels {_share(tp, k)}{at}, wanted {float(precision):g}",
         },
+    ]
+
+
+def served_gate(row: dict[str, Any], noise: frozenset[int]) -> list[dict[str, Any]]:
+    """The gate on what Triton answered, under load too; none where it was not asked."""
+    served = row["served"]
+    if served is None:
+        return []
+    differ, total = set(served["samples"]), row["samples"]
+    own = f", {len(differ & noise)} of them in the reference too" if differ & noise else ""
+    return [
+        {
+            "gate": "served parity",
+            "passed": differ <= noise,
+            "found": f"{len(differ)} of {total} verdicts differ in Triton from those in process{own}",
+        }
     ]
 
 
@@ -70,9 +89,10 @@ def _share(part: int, whole: int) -> str:
 def choose(variants: dict[str, dict[str, Any]], threshold: float) -> dict[str, Any]:
     """`variant` (None: none passes), `threshold`, `reasons`, and `not_chosen`: name -> one reason.
 
-    Survivors of the gates are ranked by the median latency at batch 1. Those within the noise of
-    the fastest are tied, and settled by the largest batch, then by an unchanged threshold, then by
-    the smaller file.
+    Survivors of the gates are ranked by the median latency: in Triton with one request in flight
+    where they were served, then by the throughput there, then in process at batch 1 and at the largest
+    batch. Those within the noise of the fastest are tied, and settled by the next of these, then by
+    an unchanged threshold, then by the smaller file.
     """
     reasons: dict[str, str] = {}
     survivors = []
@@ -100,10 +120,9 @@ def choose(variants: dict[str, dict[str, Any]], threshold: float) -> dict[str, A
     reasons |= lost
     row = variants[winner]
     moved = row["retuned_threshold"]
-    p50 = row["latency"]["1"]["latency_p50_ms"]
     why = [
         f"{row['gates'][2]['found']}; all gates are passed",
-        f"median latency at batch 1 is {p50:.3g} ms{settled}",
+        f"median latency {_latency_words(variants, survivors, winner)}{settled}",
         f"the threshold {'moves to' if moved is not None else 'stays at'} "
         f"{threshold if moved is None else moved:.6g}",
     ]
@@ -115,27 +134,98 @@ def choose(variants: dict[str, dict[str, Any]], threshold: float) -> dict[str, A
     }
 
 
+class Criterion(NamedTuple):
+    """One figure to rank by; lower is better."""
+
+    value: Callable[[dict[str, Any]], float]
+    ratio: Callable[
+        [dict[str, Any], dict[str, Any]], tuple[float, float, float]
+    ]  # with an interval
+    lost: str  # of a loser, with {ratio}, {inverse}, {interval} and {fastest}
+    decides: str  # what settled it
+
+
+def criteria(variants: dict[str, dict[str, Any]], names: list[str]) -> list[Criterion]:
+    """What `names` are ranked by, in order: served figures where all have them, then in process.
+
+    All of one report were taken with one server, so native and Python-based backends never mix.
+    """
+    found = []
+    if all(variants[name]["served"] for name in names):
+        found = [
+            Criterion(
+                lambda row: served_p50(row), _served_ratio(served_p50),
+                "slower in Triton: {ratio:.2f} times the p50 of {fastest} with one request in flight",
+                "the p50 with one request in flight",
+            ),
+            Criterion(
+                seconds_per_request, _served_ratio(seconds_per_request),
+                "less throughput in Triton: {inverse:.0%} of the requests per second of {fastest}",
+                "the throughput in Triton",
+            ),
+        ]  # fmt: skip
+    for size in sorted((int(size) for size in variants[names[0]]["latency"]), key=int):
+        found.append(
+            Criterion(
+                lambda row, size=size: _typical(row, size),  # type: ignore[misc]
+                lambda row, other, size=size: latency_ratio(row, other, size),  # type: ignore[misc]
+                f"slower at batch {size}: {{ratio:.2f}} times the median of {{fastest}} "
+                "(95 % interval {interval})",
+                f"the median at batch {size}",
+            )
+        )
+    return found
+
+
+def served_p50(row: dict[str, Any]) -> float:
+    """Milliseconds in Triton with one request in flight."""
+    return float(row["served"]["load"]["levels"][0]["latency_p50_ms"])
+
+
+def seconds_per_request(row: dict[str, Any]) -> float:
+    """The inverse of the best throughput in Triton."""
+    return 1 / float(row["served"]["load"]["best"]["throughput_per_s"])
+
+
+def _served_ratio(
+    value: Callable[[dict[str, Any]], float],
+) -> Callable[[dict[str, Any], dict[str, Any]], tuple[float, float, float]]:
+    """Of two servers that ran one after the other: less than SERVED_TIE apart is no difference."""
+
+    def ratio(row: dict[str, Any], other: dict[str, Any]) -> tuple[float, float, float]:
+        found = value(row) / value(other)
+        return found, found / (1 + SERVED_TIE), found * (1 + SERVED_TIE)
+
+    return ratio
+
+
+def _latency_words(variants: dict[str, dict[str, Any]], names: list[str], winner: str) -> str:
+    row = variants[winner]
+    if all(variants[name]["served"] for name in names):
+        return f"in Triton with one request in flight is {served_p50(row):.3g} ms"
+    return f"at batch 1 is {row['latency']['1']['latency_p50_ms']:.3g} ms"
+
+
 def _rank(variants: dict[str, dict[str, Any]], names: list[str]) -> tuple[str, str, dict[str, str]]:
     """(the winner, how it was settled as the end of a sentence, name -> reason of each loser)."""
     lost: dict[str, str] = {}
     settled = ""
-    sizes = sorted((int(size) for size in variants[names[0]]["latency"]), key=int)
     left = list(names)
-    for size in sizes:
-        fastest = min(left, key=lambda name: _typical(variants[name], size))
+    for place, one in enumerate(criteria(variants, names)):
+        fastest = min(left, key=lambda name: one.value(variants[name]))
         for name in [name for name in left if name != fastest]:
-            ratio, low, high = latency_ratio(variants[name], variants[fastest], size)
+            ratio, low, high = one.ratio(variants[name], variants[fastest])
             if not is_tie(ratio, low, high):
                 left.remove(name)
-                lost[name] = (
-                    f"slower at batch {size}: {ratio:.2f} times the median of {fastest} "
-                    f"(95 % interval {low:.2f} to {high:.2f})"
-                )
+                lost[name] = one.lost.format(
+                    ratio=ratio, inverse=1 / ratio, fastest=fastest,
+                    interval=f"{low:.2f} to {high:.2f}",
+                )  # fmt: skip
         if len(left) == 1:
-            if size == sizes[0]:
+            if place == 0:
                 settled = ", the lowest of those that pass" if len(names) > 1 else ""
             else:
-                settled = f", a tie within the noise; at batch {size} it is the fastest"
+                settled = f", a tie within the noise; {one.decides} settles it"
             break
     left.sort(key=lambda name: _preference(variants[name]))
     for name in left[1:]:

@@ -5,7 +5,7 @@ Writes  report.json: the facts of the report, for programs
 Runs    anywhere: it computes only from those files
 Usage   python3 -m scripts.conclude data/digits/case.toml --results results/digits \
             --mode local --why-mode "asked for" --gpu no --why-gpu "nvidia-smi lists none here" \
-            --release none --out results/digits/report.json
+            --release none --served yes --out results/digits/report.json
 Prints  digits: onnx_fp32 goes to production
 """
 
@@ -49,15 +49,16 @@ class Place(NamedTuple):
 @click.option("--gpu", required=True, type=click.Choice(["yes", "no"]))
 @click.option("--why-gpu", required=True, help="Why with or without a GPU: for the reader.")
 @click.option("--release", required=True, help='Release of the containers, YY.MM; "none" without.')
+@click.option("--served", required=True, type=click.Choice(["yes", "no"]))
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(
     case_toml: Path, results: Path, mode: str, why_mode: str, gpu: str, why_gpu: str, release: str,
-    out: Path,
+    served: str, out: Path,
 ) -> None:  # fmt: skip
     case = read_case(case_toml)
     reasons = {v.name: not_here(v, mode, gpu == "yes", case.skip) for v in VARIANTS}
     measured = [name for name, reason in reasons.items() if reason is None]
-    found = collect(results, measured)
+    found = collect(results, measured, served == "yes")
     check_fresh(found, case.name)
     conditions = {
         "mode": mode,
@@ -65,6 +66,7 @@ def main(
         "gpu": gpu,
         "why_gpu": why_gpu,
         "release": release,
+        "served": served,
     } | check_same_place(found, case.name, Place(mode, "cuda" if gpu == "yes" else "cpu", release))
     report = conclude(case.name, case.precision, found, reasons) | {"conditions": conditions}
     by_hand = results / "promotion.json"
@@ -76,8 +78,8 @@ def main(
     click.echo(f"{case.name}: {variant or 'no variant'} goes to production")
 
 
-def collect(folder: Path, measured: list[str]) -> dict[str, dict[str, Any]]:
-    """file name -> content of every result that the report stands on."""
+def collect(folder: Path, measured: list[str], served: bool) -> dict[str, dict[str, Any]]:
+    """file name -> content of every result that the report stands on. `served`: through Triton too."""
     names = ["samples.json", "torch_fp32.check.json", "torch_fp32.threshold.json", "latency.json"]
     if any(BY_NAME[variant].runtime == "tensorrt" for variant in measured):
         names.append("latency_tensorrt.json")
@@ -86,6 +88,8 @@ def collect(folder: Path, measured: list[str]) -> dict[str, dict[str, Any]]:
         names += [f"{variant}.precision.json"] if variant != REFERENCE.name else []
         made_from_onnx = BY_NAME[variant].source not in (None, REFERENCE.name)
         names += [f"{variant}.layers.json"] if made_from_onnx else []
+        names += [f"{variant}.served.json"] if served and BY_NAME[variant].file else []
+    names += ["served_latency.json"] if any(name.endswith(".served.json") for name in names) else []
     return {name: read_json(folder / name) for name in names}
 
 
@@ -168,6 +172,19 @@ def layers(found: dict[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
+def served(found: dict[str, dict[str, Any]], variant: str) -> dict[str, Any] | None:
+    """What the report says of a variant in Triton: parity, and latency under load; None: not served."""
+    parity = found.get(f"{variant}.served.json")
+    if parity is None:
+        return None
+    load = found["served_latency.json"]["variants"][variant]
+    keys = ("server", "in_flight", "conditions", "statistics")
+    return {key: parity[key] for key in keys} | {
+        "samples": sorted({*parity["samples"], *load["samples"]}),
+        "load": {key: load[key] for key in ("best", "levels", "flips", "samples_checked")},
+    }
+
+
 def promotion(report: dict[str, Any], variant: str | None) -> dict[str, Any] | None:
     """What was said by hand to go to production: variant, threshold, the gates that it fails."""
     if variant is None:
@@ -188,7 +205,7 @@ def promotion(report: dict[str, Any], variant: str | None) -> dict[str, Any] | N
 
 def repeats(found: dict[str, Any]) -> dict[str, Any]:
     """What the report says of the scoring under other conditions."""
-    return {key: found[key] for key in ("conditions", "samples", "metrics")}
+    return {key: found[key] for key in ("conditions", "samples", "noise", "metrics")}
 
 
 def conclude(
@@ -199,7 +216,7 @@ def conclude(
 ) -> dict[str, Any]:
     """The report's facts, from the result files alone. `reasons`: why a variant was not measured."""
     threshold = found["torch_fp32.threshold.json"]
-    noise = frozenset(found["torch_fp32.repeats.json"]["samples"])
+    noise = frozenset(found["torch_fp32.repeats.json"]["noise"])
     timed = {
         name: times
         for file in ("latency.json", "latency_tensorrt.json")
@@ -231,6 +248,7 @@ def conclude(
         row["layers"] = layers(found.get(f"{variant.name}.layers.json"))
         row["repeats"] = repeats(found[f"{variant.name}.repeats.json"])
         row["latency"] = timed.get(variant.name)
+        row["served"] = served(found, variant.name)
         if variant.file is not None:
             row["gates"] = gates(row, variant.precision, precision, noise)
         variants[variant.name] = row

@@ -1,5 +1,6 @@
 """ONNX Runtime: sessions that run where they were told to, and the trial of a model file."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -46,6 +47,8 @@ def open_session(
             f"ONNX Runtime was asked for {provider}, and this build has only "
             f"{', '.join(available)}. Install onnxruntime-gpu, or run with GPU=no."
         )
+    if device == "cuda":
+        load_cuda()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -66,6 +69,16 @@ def open_session(
             "libraries, or run with GPU=no."
         )
     return session
+
+
+def load_cuda() -> None:
+    """Load the CUDA libraries that came with PyTorch, where it is installed.
+
+    From PyPI they lie in folders of their own, where ONNX Runtime alone does not find them. In NVIDIA's
+    images the system's are found without.
+    """
+    with contextlib.suppress(ImportError):
+        import torch  # noqa: F401  (it loads what it is linked to)
 
 
 def load_elsewhere(path: Path, out: Path) -> None:

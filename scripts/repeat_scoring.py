@@ -35,6 +35,9 @@ from scripts.score_variant import Run, open_torch, open_variant, progress
 from scripts.thresholds import is_positive
 from scripts.variants import BY_NAME, REFERENCE
 
+NOISE = (
+    1e-3  # a logit this near to the threshold, relative to 1 + |threshold|, may fall on either side
+)
 Condition = Callable[[Batch], NDArray[Any]]  # a batch to its raw outputs, in the batch's order
 
 
@@ -122,8 +125,9 @@ def repeat(
     """The samples through every condition, one batch in memory at a time.
 
     logits: (n,) float32, of the same model under the ordinary condition. `samples` in the answer
-    are the indices whose verdict changes under any condition. A logit that is not finite has the
-    negative verdict. Raises ValueError when the numbers of samples differ.
+    are the indices whose verdict changes under any condition, `noise` those of them that lie so near
+    to the threshold that rounding explains it. A logit that is not finite has the negative verdict.
+    Raises ValueError when the numbers of samples differ.
     """
     if len(logits) != len(data) or not len(data):
         raise ValueError(f"{len(logits)} logits and {len(data)} samples")
@@ -155,6 +159,9 @@ def repeat(
         "threshold": threshold,
         "conditions": found,
         "samples": sorted(depends),
+        "noise": [
+            i for i in sorted(depends) if abs(logits[i] - threshold) <= NOISE * (1 + abs(threshold))
+        ],
         "metrics": {
             "flips": len(depends),
             "deviation_max_absolute": None if None in worsts else max(worsts, default=0.0),

@@ -127,12 +127,13 @@ def get_repeats(report: dict[str, Any]) -> str:
         found = report["variants"][name]["repeats"]
         cells = [_repeat(found["conditions"].get(key)) for key in keys]
         lines.append(f"| `{name}` | {' | '.join(cells)} | {found['metrics']['flips']} |")
-    own = report["variants"][report["reference"]]["repeats"]["metrics"]
+    repeats = report["variants"][report["reference"]]["repeats"]
+    own, near = repeats["metrics"], len(repeats["noise"])
     lines += [
         "",
         f"The reference's own noise: its logits differ from themselves by up to "
-        f"{number(own['deviation_max_absolute'])}, and {own['flips']} of its verdicts change. No "
-        "variant is held to those samples.",
+        f"{number(own['deviation_max_absolute'])}, and {own['flips']} of its verdicts change, {near} of "
+        "them of samples so near to the threshold that rounding explains it. No variant is held to these.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -142,6 +143,60 @@ def _repeat(found: dict[str, Any] | None) -> str:
         return "-"
     flips = f", {found['flips']} flips" if found["flips"] else ""
     return number(found["deviation_max_absolute"], 2) + flips
+
+
+def get_served(report: dict[str, Any]) -> str:
+    """Parity and latency through Triton; "" where nothing was served."""
+    rows = {name: row["served"] for name, row in report["variants"].items() if row.get("served")}
+    if not rows:
+        return ""
+    server = next(iter(rows.values()))["server"]
+    keys = list(dict.fromkeys(key for row in rows.values() for key in row["conditions"]))
+    kind = (
+        "its native backends"
+        if server["native"]
+        else "Python-based backends, which run the same files: their figures say nothing of a native one"
+    )
+    lines = [
+        "## Served by Triton",
+        "",
+        f"Triton {server['version']} with {kind}. Largest absolute difference of a logit from the one in "
+        "process, and how many verdicts differ.",
+        "",
+        "| condition | " + " | ".join(f"`{name}`" for name in rows) + " |",
+        "|---|" + "--:|" * len(rows),
+    ]
+    for key in keys:
+        cells = [_repeat(row["conditions"].get(key)) for row in rows.values()]
+        lines.append(f"| {key} | {' | '.join(cells)} |")
+    checked = [f"{r['load']['flips']} of {r['load']['samples_checked']}" for r in rows.values()]
+    lines += [f"| under load (below), answers that differ | {' | '.join(checked)} |", ""]
+    for name, row in rows.items():
+        seen = row["statistics"]
+        lines.append(
+            f"* `{name}`: with {row['in_flight']} requests in flight Triton ran {seen['inferences']} "
+            f"samples in {seen['executions']} executions, {seen['average_batch']:.1f} a batch on average; "
+            f"queue {number(seen['queue_ms'])} ms, compute {number(seen['compute_ms'])} ms each."
+        )
+    return "\n".join([*lines, "", *_load_table(rows)]) + "\n"
+
+
+def _load_table(rows: dict[str, dict[str, Any]]) -> list[str]:
+    lines = [
+        "Latency of one sample a request over gRPC, with dynamic batching, so many requests always in "
+        "flight. Each variant has the server for itself, one after the other.",
+        "",
+        "| variant | in flight | p50, ms | p90, ms | p95, ms | p99, ms | requests per second | average batch |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, row in rows.items():
+        for level in row["load"]["levels"]:
+            times = " | ".join(f"{level[f'latency_p{p}_ms']:.3g}" for p in (50, 90, 95, 99))
+            lines.append(
+                f"| `{name}` | {level['concurrency']} | {times} | {level['throughput_per_s']:.0f} | "
+                f"{level['statistics']['average_batch']:.1f} |"
+            )
+    return lines
 
 
 def get_retuning(report: dict[str, Any]) -> str:

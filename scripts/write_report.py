@@ -24,6 +24,7 @@ from scripts.report_sections import (
     get_repeats,
     get_reproduce,
     get_retuning,
+    get_served,
     number,
 )
 
@@ -47,6 +48,7 @@ def render(report: dict[str, Any], pictures: str) -> str:
         get_head(report),
         get_table(report),
         get_gates(report),
+        get_served(report),
         get_latency(report),
         get_quality(report),
         get_flips(report),
@@ -90,6 +92,9 @@ def get_head(report: dict[str, Any]) -> str:
     if missing:
         lines += ["", f"**Not measured here:** {', '.join(f'`{name}`' for name in missing)}. "
                       + _why_missing(report)]  # fmt: skip
+    if report["conditions"]["served"] == "no":
+        lines += ["", "**Not served:** SERVED=no was asked for, so whether Triton gives the same verdicts "
+                      "is not known."]  # fmt: skip
     if report["conditions"]["device"] == "cpu":
         text = "All figures were taken on a CPU: they speak for serving on a CPU."
         if report["variants"]["onnx_fp16"]["measured"]:

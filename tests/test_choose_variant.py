@@ -24,6 +24,7 @@ def row(precision="float32", p50=1.0, at_32=10.0, size=1000, noise=0.0, **more):
         "nonfinite": 0,
         "flips": {"total": 0, "samples": []},
         "repeats": {"samples": []},
+        "served": None,
         "retuning": None,
         "retuned_threshold": None,
         "vs_labels": {"tp": 9, "fp": 1},
@@ -55,6 +56,13 @@ def choice(**variants):
 def tuned(flips_after):
     """What re-tuning found: as good against the labels as the reference."""
     return {"flips_after": flips_after, "vs_labels": {"tp": 9, "fp": 1}}
+
+
+def served(p50=1.0, throughput=1000.0, samples=()):
+    """What Triton gave: one level, and the verdicts that differed."""
+    level = {"latency_p50_ms": p50}
+    load = {"levels": [level], "best": {"throughput_per_s": throughput}}
+    return {"samples": list(samples), "load": load}
 
 
 def passed(made):
@@ -257,7 +265,7 @@ def test_a_tie_at_batch_one_is_settled_by_the_largest_batch():
     )
     assert found["variant"] == "onnx_fp16"
     assert found["reasons"][1] == (
-        "median latency at batch 1 is 1.02 ms, a tie within the noise; at batch 32 it is the fastest"
+        "median latency at batch 1 is 1.02 ms, a tie within the noise; the median at batch 32 settles it"
     )
     assert found["not_chosen"]["onnx_fp32"] == (
         "slower at batch 32: 2.00 times the median of onnx_fp16 (95 % interval 2.00 to 2.00)"
@@ -357,3 +365,59 @@ def test_the_ratio_and_its_interval_worked_by_hand():
 )
 def test_what_is_a_tie(ratio, low, high, tie):
     assert is_tie(ratio, low, high) == tie
+
+
+# ---- served --------------------------------------------------------------------------------------
+
+
+def test_a_verdict_that_differs_in_triton_fails_a_gate_of_its_own():
+    assert "served parity" not in passed(row()), "what was not asked is no gate"
+    assert passed(row(served=served()))["served parity"]
+    made = row(served=served(samples=[7, 8]))
+    assert not passed(made)["served parity"]
+    assert made["gates"][4]["found"] == ("2 of 100 verdicts differ in Triton from those in process")
+    noise = frozenset({7, 8, 9})
+    assert gates(made, "float32", NINE_TENTHS, noise)[4]["passed"]
+
+
+def test_served_figures_come_before_those_in_process():
+    found = choice(
+        onnx_fp32=row(p50=1.0, served=served(p50=3.0)),
+        onnx_fp16=row("float16", p50=2.0, served=served(p50=1.5)),
+    )
+    assert found["variant"] == "onnx_fp16"
+    assert found["not_chosen"]["onnx_fp32"] == (
+        "slower in Triton: 2.00 times the p50 of onnx_fp16 with one request in flight"
+    )
+    assert found["reasons"][1] == (
+        "median latency in Triton with one request in flight is 1.5 ms, the lowest of those that pass"
+    )
+
+
+def test_a_tie_in_latency_is_settled_by_the_throughput_in_triton():
+    found = choice(
+        onnx_fp32=row(served=served(p50=1.0, throughput=1000.0)),
+        onnx_fp16=row("float16", served=served(p50=1.05, throughput=2000.0)),
+    )
+    assert found["variant"] == "onnx_fp16"
+    assert found["not_chosen"]["onnx_fp32"] == (
+        "less throughput in Triton: 50% of the requests per second of onnx_fp16"
+    )
+    assert found["reasons"][1].endswith(
+        "a tie within the noise; the throughput in Triton settles it"
+    )
+
+
+def test_a_tie_in_triton_is_settled_in_process():
+    found = choice(
+        onnx_fp32=row(p50=1.0, served=served()), onnx_fp16=row("float16", p50=2.0, served=served())
+    )
+    assert found["variant"] == "onnx_fp32"
+    assert found["not_chosen"]["onnx_fp16"].startswith("slower at batch 1: 2.00 times the median")
+
+
+def test_where_one_was_not_served_all_are_compared_in_process():
+    found = choice(
+        onnx_fp32=row(p50=1.0), onnx_fp16=row("float16", p50=2.0, served=served(p50=0.1))
+    )
+    assert found["variant"] == "onnx_fp32"

@@ -155,16 +155,8 @@ def project(finished, tmp_path, monkeypatch):
 
 def command(*more):
     arguments = [TOML, "--results", R, "--mode", "local", "--why-mode", "no Docker here"]
-    arguments += [
-        "--gpu",
-        "no",
-        "--why-gpu",
-        "none found",
-        "--release",
-        "none",
-        "--out",
-        f"{R}/report.json",
-    ]
+    arguments += ["--gpu", "no", "--why-gpu", "none found", "--release", "none"]
+    arguments += ["--served", "no", "--out", f"{R}/report.json"]
     return CliRunner().invoke(conclude.main, [*arguments, *more])
 
 
@@ -278,7 +270,9 @@ def test_a_variant_left_out_needs_no_results(project):
     for path in Path(R).glob("onnx_fp16.*"):
         path.unlink()
     reasons = {one.name: not_here(one, "local", False, ("onnx_fp16",)) for one in VARIANTS}
-    found = conclude.collect(Path(R), [name for name, reason in reasons.items() if not reason])
+    found = conclude.collect(
+        Path(R), [name for name, reason in reasons.items() if not reason], False
+    )
     report = conclude.conclude("toy", Fraction(4, 5), found, reasons)
     assert report["variants"]["onnx_fp16"]["measured"] is False
     assert report["variants"]["onnx_fp16"]["reason"] == 'left out by "skip" in case.toml'
@@ -429,7 +423,7 @@ def test_two_gpus_are_refused(project):
 def test_a_verdict_that_depends_on_the_slot_keeps_a_variant_from_production(project):
     change("onnx_fp32.repeats.json", samples=[3])
     change("onnx_fp16.repeats.json", samples=[3, 4])
-    change("torch_fp32.repeats.json", samples=[3])
+    change("torch_fp32.repeats.json", samples=[3, 9], noise=[3])
     report = report_of(project)
     assert report["recommendation"]["variant"] != "onnx_fp16"
     assert report["recommendation"]["variant"] is not None, "sample 3 changes in the reference too"
@@ -459,3 +453,44 @@ def test_what_was_not_measured_cannot_be_promoted(project):
     result = command()
     check_refused(result, "trt_fp16 was promoted by hand, and it is not measured here: needs a GPU")
     assert "make promote VARIANT=recommended CASE=toy" in result.output
+
+
+def write_served(variant, samples=(), load_samples=()):
+    """As score_served and measure_served write it; hand-made, since no server runs here."""
+    parity = {"server": {"version": "2.51.0", "native": False, "backend": "onnxruntime"},
+              "in_flight": 16, "conditions": {"HTTP, batch 1": {"flips": 0}}, "statistics": {},
+              "samples": list(samples), "inputs": {}, "mode": "local", "device": "cpu"}  # fmt: skip
+    Path(R, f"{variant}.served.json").write_text(json.dumps(parity))
+    level = {"concurrency": 1, "latency_p50_ms": 1.0, "throughput_per_s": 900.0}
+    load = {"samples": list(load_samples), "best": level, "levels": [level], "flips": 0,
+            "samples_checked": 10}  # fmt: skip
+    path = Path(R, "served_latency.json")
+    before = json.loads(path.read_text())["variants"] if path.is_file() else {}
+    path.write_text(json.dumps({"inputs": {}, "variants": before | {variant: load}}))
+
+
+def test_what_triton_gave_stands_in_the_report(project):
+    for variant in MEASURED[1:]:
+        write_served(variant)
+    result = command("--served", "yes")
+    assert result.exit_code == 0, result.output
+    report = read("report.json")
+    assert report["conditions"]["served"] == "yes"
+    for variant in MEASURED[1:]:
+        assert report["variants"][variant]["served"]["server"]["native"] is False
+        assert "served parity" in [gate["gate"] for gate in report["variants"][variant]["gates"]]
+    assert report["variants"]["torch_fp32"]["served"] is None
+
+
+def test_a_flip_under_load_alone_keeps_a_variant_from_production(project):
+    for variant in MEASURED[1:]:
+        write_served(variant, load_samples=[5] if variant == "onnx_fp16" else [])
+    result = command("--served", "yes")
+    assert result.exit_code == 0, result.output
+    assert read("report.json")["recommendation"]["not_chosen"]["onnx_fp16"] == (
+        "fails the gate served parity: 1 of 200 verdicts differ in Triton from those in process"
+    )
+
+
+def test_a_report_that_is_to_be_served_needs_what_triton_gave(project):
+    check_refused(command("--served", "yes"), ".served.json is missing; run `make all`")

@@ -72,6 +72,14 @@ def test_an_answer_that_depends_on_the_slot(read_toy: Toy) -> None:
     assert found["conditions"]["other slots"]["deviation_max_absolute"] == pytest.approx(0.875)
 
 
+def test_only_what_rounding_explains_is_noise(read_toy: Toy) -> None:
+    """Every verdict changes in the next run; one sample lies at the threshold."""
+    found = score_again(read_toy, lambda batch: 2 * 1.5 - linear(batch), threshold=1.5)
+    assert np.array_equal(np.flatnonzero(np.abs(Z - 1.5) < 1e-3), [0]), "sample 0 has the logit 1.5"
+    assert found["noise"] == [i for i in found["samples"] if i == 0]
+    assert len(found["samples"]) > 1
+
+
 def test_a_model_that_gives_another_answer_in_the_next_run(read_toy: Toy) -> None:
     random = np.random.default_rng(0)
     found = score_again(

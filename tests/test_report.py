@@ -22,6 +22,28 @@ from scripts.write_report import main, render
 GOLDEN = Path(__file__).parent / "golden"
 
 
+def served_parity() -> dict[str, Any]:
+    """Two conditions through Triton without a difference."""
+    none = {"flips": 0, "deviation_max_absolute": 0.0}
+    return {
+        "server": {"version": "2.51.0", "native": False, "backend": "onnxruntime"},
+        "in_flight": 16, "samples": [],
+        "conditions": {"HTTP, batch 1": none, "gRPC, batch 8": none | {"deviation_max_absolute": 1e-6}},
+        "statistics": {"inferences": 60, "executions": 12, "average_batch": 5.0, "queue_ms": 0.4,
+                       "compute_ms": 0.9},
+    }  # fmt: skip
+
+
+def served_load(ms: float) -> dict[str, Any]:
+    """Two levels: one request in flight, then two at half the throughput each."""
+    levels = [
+        {"concurrency": n, "throughput_per_s": 1000 / ms * n**0.5, "statistics": {"average_batch": n},
+         **{f"latency_p{p}_ms": ms * n**0.5 * (1 + p / 100) for p in (50, 90, 95, 99)}}
+        for n in (1, 2)
+    ]  # fmt: skip
+    return {"levels": levels, "best": levels[-1], "flips": 0, "samples_checked": 400, "samples": []}
+
+
 def facts() -> dict[str, Any]:
     """A report of 60 samples: onnx_fp32 agrees, onnx_fp16 is shifted and flips verdicts."""
     random = np.random.default_rng(0)
@@ -61,7 +83,7 @@ def facts() -> dict[str, Any]:
         others = {key: {"flips": 0, "deviation_max_absolute": size} for key, size in
                   (("again", 0.0), ("other slots", 1e-6), ("batch 1", 2e-6))}  # fmt: skip
         found[f"{name}.repeats.json"] = {
-            "conditions": others, "samples": [],
+            "conditions": others, "samples": [], "noise": [],
             "metrics": {"flips": 0, "deviation_max_absolute": 2e-6},
         }  # fmt: skip
         found[f"{name}.precision.json"] = {
@@ -69,6 +91,11 @@ def facts() -> dict[str, Any]:
                         "share_float16": half, "share_of": "weight bytes", "counted": 4096,
                         "weight_bytes": 4096, "file_bytes": 5000, "values_below_float16": 0}
         }  # fmt: skip
+        if name != "torch_fp32":
+            found[f"{name}.served.json"] = served_parity()
+    found["served_latency.json"] = {"variants": {
+        name: served_load(ms) for name, ms in timing.items() if name != "torch_fp32"
+    }}  # fmt: skip
     tensors = [{"name": "relu", "relative_error": 4e-4}, {"name": "output", "relative_error": 2e-3}]
     found["onnx_fp16.layers.json"] = {
         "source": "onnx_fp32", "samples": list(range(32)), "tensors": tensors,
@@ -80,7 +107,7 @@ def facts() -> dict[str, Any]:
     report["conditions"] = {
         "device": "cpu", "threads": 2, "providers": {"onnx_fp32": "CPUExecutionProvider"},
         "versions": {"none": {"image": "none", "numpy": "2.2.6"}}, "gpu_name": None,
-        "release": "none", "mode": "local", "why_mode": "asked for", "gpu": "no",
+        "release": "none", "served": "yes", "mode": "local", "why_mode": "asked for", "gpu": "no",
         "why_gpu": "asked for",
     }  # fmt: skip
     report["promotion"] = None
@@ -136,6 +163,16 @@ def test_no_variant_fit_for_production() -> None:
         "not_chosen": dict.fromkeys(report["variants"], "fails"),
     }  # fmt: skip
     assert "**To production: nothing new.** No converted variant" in render(report, "")
+
+
+def test_what_was_not_served_is_said_on_the_first_page() -> None:
+    report = json.loads((GOLDEN / "report.json").read_text())
+    report["conditions"]["served"] = "no"
+    for row in report["variants"].values():
+        row["served"] = None
+    text = render(report, "")
+    assert "**Not served:** SERVED=no was asked for" in text[:1500]
+    assert "## Served by Triton" not in text
 
 
 def test_what_was_promoted_by_hand_comes_first() -> None:

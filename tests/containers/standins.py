@@ -3,7 +3,7 @@
 They imitate what matters of them: Debian with Python, PyTorch and ONNX preinstalled from this
 project's .venv, PIP_CONSTRAINT set, an entrypoint that prints a banner, bash set up through BASH_ENV,
 TF32 switched on in the environment, TRT_VERSION, no passwd entry for the caller. trtexec, nvidia-smi
-and perf_analyzer are shell scripts.
+and perf_analyzer are shell scripts; the server is a real one.
 """
 
 import os
@@ -51,7 +51,7 @@ SCRIPTS = {
 
 def debian(folder: Path) -> None:
     """A Debian with Python, and with the host's certificates; about 40 s."""
-    packages = "python3,python3-pip,ca-certificates,libgomp1,libstdc++6"
+    packages = "python3,python3-pip,ca-certificates,libgomp1,libstdc++6,libpython3.11"
     subprocess.run(
         ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", str(folder)],
         check=True, capture_output=True,
@@ -94,6 +94,19 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+def triton(folder: Path) -> None:
+    """/opt/tritonserver as in NVIDIA's image: a real server, from the local mode's wheel.
+
+    Its backends for onnxruntime and pytorch are Python-based; NVIDIA's are native.
+    """
+    source = Path(sys.prefix) / "triton"
+    target = folder / "opt/tritonserver"
+    shutil.copytree(source / "backends", target / "backends")
+    shutil.copytree(source / "lib", target / "lib")
+    (target / "bin").mkdir()
+    shutil.copy2(source / "bin/tritonserver", target / "bin")
+
+
 def import_image(host: str, folder: Path, tag: str, tensorrt: str | None = None) -> None:
     """The folder as the image `tag`, with the environment of NVIDIA's."""
     changes = [
@@ -102,6 +115,8 @@ def import_image(host: str, folder: Path, tag: str, tensorrt: str | None = None)
         "ENV TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1",
         'ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh"]',
     ]
+    if (folder / "opt/tritonserver").exists():
+        changes.append("ENV LD_LIBRARY_PATH=/opt/tritonserver/lib")
     if tensorrt:
         changes.append(f"ENV TRT_VERSION={tensorrt}")
     options = [word for change in changes for word in ("--change", change)]

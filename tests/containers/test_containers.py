@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -55,7 +56,12 @@ def bases(engine) -> Iterator[None]:  # type: ignore[no-untyped-def]
     standins.debian(folder)
     standins.furnish(folder, standins.BROUGHT)
     standins.import_image(engine.host, folder, "standin/pytorch:26.07-py3", TRT)
+    # Python-based backends run the models in the server's image, so it holds ONNX Runtime and PyTorch.
+    standins.furnish(folder, None)
+    standins.triton(folder)
+    standins.import_image(engine.host, folder, "standin/tritonserver:26.07-py3", TRT)
     shutil.rmtree(folder)
+    engine.docker("tag", "standin/tritonserver:26.07-py3", "standin/tritonserver:26.07-py3-sdk")
     fakes = engine.folder / "fakes"
     fakes.mkdir()
     (fakes / "nvidia-smi").write_text(standins.NVIDIA_SMI)
@@ -84,7 +90,7 @@ def containers(engine) -> list[str]:  # type: ignore[no-untyped-def]
 
 def test_verdicts_and_threshold_are_those_of_local_mode(built: Contained, tmp_path: Path) -> None:
     local = Project(tmp_path / "local")
-    done = local.make("all", "MODE=local", "GPU=no")
+    done = local.make("all", "MODE=local", "GPU=no", "SERVED=no")
     assert done.returncode == 0, done.stderr
     reports = [
         json.loads((one.folder / "results/digits/report.json").read_text())
@@ -162,6 +168,56 @@ def test_what_a_step_finds_in_its_container(built: Contained) -> None:
     assert found["image"].startswith("pytorch 26.07 sha256:")
 
 
+def test_each_variant_was_served_in_its_container(built: Contained) -> None:
+    report = json.loads((built.folder / "results/digits/report.json").read_text())
+    for name in ("torchscript_fp32", "onnx_fp32", "onnx_fp16"):
+        served = report["variants"][name]["served"]
+        assert served["samples"] == []
+        assert len(served["conditions"]) == 9
+        assert served["load"]["samples_checked"] > 600
+    images = report["conditions"]["versions"]
+    assert images["tritonserver"]["image"].startswith("tritonserver 26.07 sha256:")
+
+
+def test_make_serve_in_its_container(built: Contained) -> None:
+    ports = [f"{name}_PORT={free_port()}" for name in ("HTTP", "GRPC", "METRICS")]
+    make = subprocess.Popen(
+        built.command("serve", *ports), cwd=built.folder, env=built.env, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert make.stdout is not None
+    said = ""
+    for line in make.stdout:
+        said += line
+        if line.startswith("Ctrl-C ends"):
+            break
+    assert "native backends" in said, said
+    [request] = [line for line in said.splitlines() if line.startswith("curl ")]
+    answer = json.loads(subprocess.check_output(request.split(), cwd=built.folder))
+    values = {one["name"]: one["data"][0] for one in answer["outputs"]}
+    logits = np.load(built.folder / "results/digits/torch_fp32.logits.npy")
+    assert values["verdict"] == bool(logits[0] >= values["threshold"])
+    assert values["logit"] == pytest.approx(float(logits[0]), abs=0.1)
+    os.killpg(make.pid, signal.SIGINT)
+    rest, _ = make.communicate(timeout=60)
+    assert "Stopped." in rest
+    assert containers(built.engine) == []
+    assert {path.lstat().st_uid for path in built.folder.rglob("*")} == {CALLER}
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def test_make_images_builds_those_that_no_step_needs_here(built: Contained) -> None:
+    client = "docker/.client-26.07-cpu.iid"
+    done = built.make(client)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "perf_analyzer stands in" in done.stdout + done.stderr
+
+
 def test_touching_the_dockerfile_runs_every_step_again(built: Contained) -> None:
     path = built.folder / "docker/pytorch.Dockerfile"
     was = path.stat()
@@ -219,13 +275,13 @@ def test_links_that_lead_out_of_the_project_work(built: Contained, folder: Path)
     was = inputs.stat()
     shutil.move(inputs, elsewhere / "inputs.npy")
     inputs.symlink_to(elsewhere / "inputs.npy")
-    (built.folder / "results/digits/torch_fp32.check.json").unlink()
-    done = built.make("results/digits/torch_fp32.check.json")
+    (built.folder / "results/digits/request.json").unlink()
+    done = built.make("results/digits/request.json")
     inputs.unlink()
     shutil.move(elsewhere / "inputs.npy", inputs)
     os.utime(inputs, ns=(was.st_atime_ns, was.st_mtime_ns))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert built.make("all").returncode == 0
+    assert built.make("-q", "all").returncode == 0
 
 
 def test_a_report_of_containers_is_not_taken_for_one_of_local_mode(built: Contained) -> None:
@@ -274,9 +330,9 @@ def test_a_base_without_torch_is_refused(engine, bases) -> None:  # type: ignore
 @pytest.fixture(scope="session")
 def gpu_bases(built: Contained) -> None:
     """standin-gpu/*: every package in place already, trtexec and a package named tensorrt."""
-    image = next(built.folder.glob("docker/.pytorch-*.iid")).read_text()
     site = f"/{standins.SITE}/tensorrt"
-    whole = derive(built.engine, image, f"RUN mkdir {site} && touch {site}/__init__.py")
+    line = f"RUN mkdir {site} && touch {site}/__init__.py"
+    whole = derive(built.engine, "standin/tritonserver:26.07-py3", line)
     other = derive(built.engine, whole, "ENV TRT_VERSION=10.14.1.48")
     for registry, server in (("standin-gpu", whole), ("standin-bad", other)):
         for name, image in (("pytorch", whole), ("tensorrt", whole), ("tritonserver", server)):

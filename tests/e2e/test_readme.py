@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from conftest import ROOT, Project
+from project import ROOT, Project
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
@@ -13,14 +13,32 @@ COMMANDS = [
     for line in block.strip().splitlines()
 ]
 # These run in this very suite, or alone on a quiet machine.
-ELSEWHERE = {"make test", "make bench"}
+ELSEWHERE = {"make test", "make bench", "make serve"}
+ON_A_GPU_HOST = ["make doctor MODE=docker GPU=yes"]
 
 
 def test_the_readme_has_commands() -> None:
-    assert {"make all", "make help", "make new CASE=mask", *ELSEWHERE} == set(COMMANDS)
+    assert {"make all", "make help", "make new CASE=mask", "make doctor", "make serve", *ELSEWHERE, *ON_A_GPU_HOST,
+            "make images -n MODE=docker"} == set(COMMANDS)  # fmt: skip
 
 
-@pytest.mark.parametrize("command", [line for line in COMMANDS if line != "make all"])
+@pytest.mark.parametrize("command", ON_A_GPU_HOST)
+def test_a_command_for_a_gpu_host_says_what_is_missing_here(
+    project: Project, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    done = project.run(*command.split())
+    assert done.returncode == 2, done.stdout
+    assert re.search(
+        r"^FAIL  The Docker daemon does not answer: .+ Needed: a running Docker daemon\.",
+        done.stdout,
+        re.M,
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [line for line in COMMANDS if line not in ("make all", *ON_A_GPU_HOST)]
+)
 def test_a_command_of_the_readme_runs(project: Project, command: str) -> None:
     if command in ELSEWHERE:
         command += " -n"
