@@ -20,6 +20,7 @@ from typing import Any
 import click
 import numpy as np
 
+from scripts.bench_served import measured
 from scripts.case import Case, read_case
 from scripts.export_onnx import export, save
 from scripts.files import versions, write_json
@@ -66,6 +67,7 @@ def main(out: Path) -> None:
         rows = [
             throughput("digits", repeated(Path(folder) / "digits"), Path(folder), 0.9),
             throughput("224x224 images", photos, Path(folder), 0.95),
+            *served(photos, Path(folder)),
             memory(Path(folder)),
             *thresholds(),
         ]
@@ -144,6 +146,16 @@ def throughput(what: str, case: Case, folder: Path, bound: float) -> dict[str, A
     ratio = float(np.median([a / b for a, b in zip(slow, fast, strict=True)]))
     return row(f"throughput of scoring over bare session.run, {what}", ratio, ">=", bound,
                samples_per_s=n / float(np.median(fast)))  # fmt: skip
+
+
+def served(case: Case, folder: Path) -> list[dict[str, Any]]:
+    """What the local mode's Triton makes of the throughput, and whether we can ask fast enough."""
+    found = measured(case, read(case, folder), folder / f"{case.name}.onnx", folder / "triton")
+    bounds = (0.3, 2.0)
+    return [
+        row(what, ratio, ">=", bound, **figures)
+        for (what, ratio, figures), bound in zip(found, bounds, strict=True)
+    ]
 
 
 def alternate(runs: list[Callable[[], Any]], rounds: int = ROUNDS) -> list[list[float]]:
