@@ -345,7 +345,7 @@ lint: $(TOOLS)
 	$(VENV)/bin/hadolint docker/*.Dockerfile
 	$(VENV)/bin/shellcheck .ci/run
 
-bench: $(INSTALLED) ## measure our own speed and memory: a table, and results/bench.json
+bench: $(TRITON) ## measure our own speed and memory: a table, and results/bench.json
 	$(Q)$(VENV)/bin/python -m scripts.bench --out results/bench.json
 
 clean: ## remove what was made for CASE; its data stays
