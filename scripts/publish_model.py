@@ -173,7 +173,8 @@ def _version(repository: Path, case: str, number: int) -> Any:
     beside = folders[0] / f"{number}.json"
     if not beside.is_file():
         return None
-    files = {path.name: sha256(path) for path in sorted((folders[0] / str(number)).iterdir())}
+    inside = sorted(path for path in (folders[0] / str(number)).iterdir() if path.is_file())
+    files = {path.name: sha256(path) for path in inside}  # a server may leave a __pycache__
     for name, source in DECISION.items():
         copy = folders[1] / str(number) / name
         if not copy.is_file() or sha256(copy) != sha256(source):

@@ -318,8 +318,28 @@ def test_a_port_lost_before_the_server_has_it(
         lost *= 2
         text = refusal(repository, ["echo"], tmp_path / "2.log", home=home)
         assert len(tries) == triton_server.ATTEMPTS
-        assert "got none of the ports" in text
+        assert "did not start in 5 tries: a port that was free has been taken" in text
         assert "already in use" in text
+
+
+def test_a_known_crash_of_triton_is_told_and_tried_again(
+    repository: Path, home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crashing = tmp_path / "tritonserver"
+    crashing.write_text(
+        "#!/bin/sh\n"
+        f'if [ -e {tmp_path}/crashed ]; then exec {home.executable} "$@"; fi\n'
+        f"touch {tmp_path}/crashed\n"
+        "echo \"terminate called after throwing an instance of 'boost::interprocess::lock_exception'\"\n"
+        "kill -ABRT $$\n"
+    )
+    crashing.chmod(0o755)
+    other = Home(crashing, False, home.environment, home.arguments)
+    with running_server(repository, ["echo"], tmp_path / "log", home=other) as server:
+        assert echo(server) == [[1, 2], [3, 4]]
+    said = capsys.readouterr().err
+    assert "tritonserver did not start: a known crash of its Python backend" in said
+    assert said.count("\n") == 1
 
 
 def test_a_repository_without_the_model(repository: Path, home: Home, tmp_path: Path) -> None:
