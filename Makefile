@@ -56,16 +56,25 @@ image_file = docker/.$(1)-$(RELEASE)-$(DEVICE).iid
 base = $(REGISTRY)/$(if $(filter client,$(1)),tritonserver,$(1)):$(RELEASE)-py3$(if $(filter client,$(1)),-sdk)
 TRITON := $(VENV)/triton/server.json
 where = $(if $(filter docker,$(MODE)),$(call image_file,$(1)),$(if $(filter tritonserver,$(1)),$(TRITON),$(INSTALLED)))
-NEEDED := pytorch $(if $(filter yes,$(GPU)),tensorrt) $(if $(filter yes,$(GPU) $(SERVED)),tritonserver)
+NEEDED := pytorch $(if $(filter yes,$(GPU)),tensorrt) $(if $(filter yes,$(GPU) $(SERVED)),tritonserver) $(if $(filter yes,$(SERVED)),client)
 DOCTOR = $(PYTHON) -m scripts.doctor --mode $(MODE) --gpu $(GPU) --release $(RELEASE) $(foreach image,$(NEEDED),--base $(image)=$(call base,$(image)))
 
 # The container line, once. The caller's uid and gid, which the image need not know, with a HOME and
-# caches in memory; the project at the same path as outside. A server listens on 127.0.0.1 of this
-# machine, and sees the project read-only; all others have no network.
+# caches in memory; the project at the same path as outside. $(2) is how it runs: a step has no
+# network; serve listens on 127.0.0.1 of this machine, and sees the project read-only; beside is a
+# server in the background, $$server, without network, and asks is the step that shares 127.0.0.1 with it.
 HOME_ENV := HOME=/caches USER=verdict LOGNAME=verdict XDG_CACHE_HOME=/caches MPLCONFIGDIR=/caches \
 	TORCHINDUCTOR_CACHE_DIR=/caches TRITON_CACHE_DIR=/caches \
 	TORCH_ALLOW_TF32_CUBLAS_OVERRIDE NVIDIA_TF32_OVERRIDE PYTHONDONTWRITEBYTECODE=1
-container = docker run --rm --init --user "`id -u`:`id -g`" --network $(if $(filter serve,$(2)),host,none) \
+as_step := --rm
+as_serve := --rm
+as_beside := --detach --name "$$server"
+as_asks := --rm --name "$$server-client"
+network_step := none
+network_serve := host
+network_beside := none
+network_asks := "container:$$server"
+container = docker run $(as_$(2)) --init --user "`id -u`:`id -g`" --network $(network_$(2)) \
 	--security-opt no-new-privileges --shm-size 1g --tmpfs /caches:rw,exec,mode=1777 \
 	$(HOME_ENV:%=--env %) --env VERDICT_IMAGE="$(1) $(RELEASE) `cat $(call image_file,$(1))`" \
 	--volume "$(CURDIR):$(CURDIR)$(if $(filter serve,$(2)),:ro)" --workdir "$(CURDIR)" $(LINKED) $(if $(filter yes,$(GPU)),$(GPU_FLAGS)) \
@@ -150,7 +159,7 @@ $(TOOLS): docker/requirements-dev.txt $(INSTALLED)
 	$(VENV)/bin/pip freeze > $@.tmp && mv $@.tmp $@
 
 # Before the first container: what a machine needs, and that the base images agree.
-docker/.preflight-$(RELEASE)-$(DEVICE).json: scripts/doctor.py
+docker/.preflight-$(RELEASE)-$(DEVICE).json: $(call sources,doctor)
 	$(Q)$(DOCTOR) --pull --out $@
 
 # Settings of a network that has an index, an authority or proxies of its own reach the build.
@@ -278,6 +287,26 @@ $(R)/latency_tensorrt.json: $(filter %.plan,$(ARTEFACTS)) $(TOML) $(R)/samples.j
 $(R)/served_latency.json: $(foreach variant,$(SERVABLE),$(call artefact,$(variant)) $(REPO)/$(CASE)_$(variant)/config.pbtxt $(R)/$(variant).verdicts.json) $(TOML) $(R)/samples.json $(call code,measure_served,tritonserver) | $(LATENCY)
 	$(Q)$(call in,tritonserver) scripts.measure_served $(TOML) --samples $(R)/samples.json --repository $(REPO) --results $(R) --mode $(MODE) --device $(DEVICE) --out $@ $(SERVABLE)
 
+# perf_analyzer, of NVIDIA's SDK image, asks a server of the variant's own: first the one, then the
+# next, when nothing else runs. Neither container outlives the recipe, whatever ends it.
+PERF := $(if $(filter docker,$(MODE)),$(SERVABLE:%=$(R)/%.perf.json))
+define perf
+$(R)/$(1).perf.json: $(call artefact,$(1)) $(REPO)/$(CASE)_$(1)/config.pbtxt | $(R)/served_latency.json $(EARLIER)
+EARLIER := $(R)/$(1).perf.json
+endef
+EARLIER :=
+$(foreach variant,$(if $(PERF),$(SERVABLE)),$(eval $(call perf,$(variant))))
+$(PERF): $(R)/%.perf.json: $(TOML) $(R)/samples.json $(call code,measure_perf_analyzer,client) $(call code,serve_variant,tritonserver)
+	$(Q)server=verdict-$(CASE)-$*-$$RANDOM$$RANDOM; \
+	trap 'trap "" INT TERM; docker rm --force "$$server-client" "$$server" >/dev/null 2>&1 || :' EXIT; \
+	trap 'exit 130' INT; trap 'exit 143' TERM; \
+	$(call container,tritonserver,beside) python3 -m scripts.serve_variant $(CASE) --variant $* --repository $(REPO) --log $(R)/$*.perf.log --ports 8000 8001 8002 >/dev/null; \
+	until [[ "`docker logs "$$server" 2>/dev/null`" == *ready:* ]]; do \
+	  [[ "`docker inspect --format '{{.State.Running}}' "$$server"`" == true ]] || { docker logs "$$server" >&2; exit 1; }; sleep 0.2; \
+	done; \
+	$(call container,client,asks) python3 -m scripts.measure_perf_analyzer $(TOML) --variant $* --samples $(R)/samples.json --repository $(REPO) --http 127.0.0.1:8000 --grpc 127.0.0.1:8001 --mode $(MODE) --device $(DEVICE) --out $@ & \
+	wait $$! || { timeout 2 docker wait "$$server" >/dev/null || :; docker logs "$$server" 2>&1 >/dev/null | tail -n 3 >&2; exit 1; }
+
 # A report of other settings is drawn up anew: that step refuses to mix results and says what to do.
 PLACE := $(MODE) $(GPU) $(if $(filter docker,$(MODE)),$(RELEASE),none) $(SERVED)
 ifneq ($(shell sed -nE 's/^  "(mode|gpu|release|served)": "(.*)",?$$/\2/p' $(R)/report.json 2>/dev/null),$(PLACE))
@@ -291,7 +320,7 @@ $(PROMOTION): $(call where,pytorch)
 	$(Q)$(call in,pytorch) scripts.promote_variant --variant "$(VARIANT)" --out $@
 endif
 $(R)/report.json: $(if $(filter promote,$(MAKECMDGOALS)),$(PROMOTION),$(wildcard $(PROMOTION)))
-$(R)/report.json: $(FOUND) $(LATENCY) $(if $(SERVABLE),$(R)/served_latency.json) $(TOML) $(call code,conclude,pytorch)
+$(R)/report.json: $(FOUND) $(LATENCY) $(if $(SERVABLE),$(R)/served_latency.json) $(PERF) $(TOML) $(call code,conclude,pytorch)
 	$(Q)$(call in,pytorch) scripts.conclude $(TOML) --results $(R) --mode $(MODE) --why-mode "$(WHY_MODE)" --gpu $(GPU) --why-gpu "$(WHY_GPU)" --release $(word 3,$(PLACE)) --served $(SERVED) --out $@
 
 $(R)/report.md: $(R)/report.json $(PICTURES) $(call code,write_report,pytorch)

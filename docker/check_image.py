@@ -73,8 +73,13 @@ def check_tritonserver() -> None:
 
 
 def check_client() -> None:
-    """perf_analyzer runs (a placeholder package of that name does not)."""
+    """perf_analyzer runs (a placeholder package of that name does not), and so does its step."""
+    import click
+    import numpy
+    import PIL
+
     subprocess.run(["perf_analyzer", "--version"], check=True)
+    print("numpy", numpy.__version__, click.__name__, PIL.__name__)
 
 
 if __name__ == "__main__":

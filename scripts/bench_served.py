@@ -4,17 +4,38 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 
 from scripts.case import Case
-from scripts.measure_served import measure, measure_ceiling
+from scripts.measure_served import POOL, best, climb, measure
 from scripts.onnx_session import default_threads, open_session, run_session
 from scripts.samples import Samples, load
+from scripts.score_served import AT_ONCE
 from scripts.score_variant import score
+from scripts.triton_client import decode, encode, read_model
 from scripts.triton_server import running_server
 from scripts.write_config import get_config, onnx_tensors
 
 ROUNDS = 30
+IDENTITY = """\
+name: "identity"
+backend: "python"
+max_batch_size: 64
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 1 ] } ]
+dynamic_batching { }
+instance_group [ { kind: KIND_CPU count: 1 } ]
+"""
+IDENTITY_MODEL = """\
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        arrays = [request.inputs()[0].as_numpy() for request in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", array)]) for array in arrays]
+"""
 
 
 def measured(
@@ -35,8 +56,8 @@ def measured(
     score(case, lambda batch: run_session(session, batch), data, logits, "bench")
     with running_server(folder / "repository", [name], folder / "bench.log") as server:
         found = measure(server, name, case, data, load(logits), float(np.median(load(logits))))
-    best = max(found["levels"], key=lambda level: level["throughput_per_s"])
-    size = max(1, round(best["statistics"]["average_batch"]))
+    top = max(found["levels"], key=lambda level: level["throughput_per_s"])
+    size = max(1, round(top["statistics"]["average_batch"]))
     batch = data.some(size)
     run_session(session, batch)
     start = time.perf_counter()
@@ -44,10 +65,31 @@ def measured(
         run_session(session, batch)
     alone = ROUNDS * size / (time.perf_counter() - start)
     ceiling = measure_ceiling(folder / "ceiling")["throughput_per_s"]
-    served = best["throughput_per_s"]
+    served = top["throughput_per_s"]
     figures = {"served_per_s": served, "in_process_per_s": alone, "ceiling_per_s": ceiling,
-               "in_flight": best["concurrency"], "batch": size}  # fmt: skip
+               "in_flight": top["concurrency"], "batch": size}  # fmt: skip
     return [
         ("throughput in Triton over in process, the same batch, 224x224", served / alone, figures),
         ("requests per second that can be asked over those served", ceiling / served, figures),
     ]
+
+
+def measure_ceiling(folder: Path) -> dict[str, Any]:
+    """How many requests per second this module can make: a model that gives back what it gets.
+
+    `folder` is for its repository. Raises click.ClickException when an answer is another's.
+    """
+    (folder / "identity" / "1").mkdir(parents=True)
+    (folder / "identity" / "config.pbtxt").write_text(IDENTITY, encoding="utf-8")
+    (folder / "identity" / "1" / "model.py").write_text(IDENTITY_MODEL, encoding="utf-8")
+    levels = []
+    log = folder / "identity.log"
+    with running_server(folder, ["identity"], log, extra=AT_ONCE) as server:
+        model = read_model(server, "identity")
+        numbers = np.arange(POOL, dtype=np.float32).reshape(-1, 1)
+        requests = [encode(model, {"x": numbers[i : i + 1]}) for i in range(POOL)]
+        for answers, level in climb(server, model, requests):
+            if any(decode(model, one.content, 1)[0, 0] != one.place for one in answers):
+                raise click.ClickException("The identity model gave somebody else's answer.")
+            levels.append(level)
+    return best(levels) | {"levels": levels}

@@ -177,14 +177,20 @@ def criteria(variants: dict[str, dict[str, Any]], names: list[str]) -> list[Crit
     return found
 
 
+def under_load(served: dict[str, Any]) -> dict[str, Any]:
+    """The levels in Triton: perf_analyzer's where it ran, which is for all of a report or for none."""
+    found: dict[str, Any] = served.get("perf") or served["load"]
+    return found
+
+
 def served_p50(row: dict[str, Any]) -> float:
     """Milliseconds in Triton with one request in flight."""
-    return float(row["served"]["load"]["levels"][0]["latency_p50_ms"])
+    return float(under_load(row["served"])["levels"][0]["latency_p50_ms"])
 
 
 def seconds_per_request(row: dict[str, Any]) -> float:
     """The inverse of the best throughput in Triton."""
-    return 1 / float(row["served"]["load"]["best"]["throughput_per_s"])
+    return 1 / float(under_load(row["served"])["best"]["throughput_per_s"])
 
 
 def _served_ratio(

@@ -58,7 +58,7 @@ def main(
     case = read_case(case_toml)
     reasons = {v.name: not_here(v, mode, gpu == "yes", case.skip) for v in VARIANTS}
     measured = [name for name, reason in reasons.items() if reason is None]
-    found = collect(results, measured, served == "yes")
+    found = collect(results, measured, served == "yes", mode == "docker")
     check_fresh(found, case.name)
     conditions = {
         "mode": mode,
@@ -78,8 +78,13 @@ def main(
     click.echo(f"{case.name}: {variant or 'no variant'} goes to production")
 
 
-def collect(folder: Path, measured: list[str], served: bool) -> dict[str, dict[str, Any]]:
-    """file name -> content of every result that the report stands on. `served`: through Triton too."""
+def collect(
+    folder: Path, measured: list[str], served: bool, perf: bool = False
+) -> dict[str, dict[str, Any]]:
+    """file name -> content of every result that the report stands on.
+
+    `served`: through Triton too; `perf`: and there by perf_analyzer, too.
+    """
     names = ["samples.json", "torch_fp32.check.json", "torch_fp32.threshold.json", "latency.json"]
     if any(BY_NAME[variant].runtime == "tensorrt" for variant in measured):
         names.append("latency_tensorrt.json")
@@ -88,7 +93,8 @@ def collect(folder: Path, measured: list[str], served: bool) -> dict[str, dict[s
         names += [f"{variant}.precision.json"] if variant != REFERENCE.name else []
         made_from_onnx = BY_NAME[variant].source not in (None, REFERENCE.name)
         names += [f"{variant}.layers.json"] if made_from_onnx else []
-        names += [f"{variant}.served.json"] if served and BY_NAME[variant].file else []
+        if served and BY_NAME[variant].file:
+            names += [f"{variant}.served.json"] + ([f"{variant}.perf.json"] if perf else [])
     names += ["served_latency.json"] if any(name.endswith(".served.json") for name in names) else []
     return {name: read_json(folder / name) for name in names}
 
@@ -173,15 +179,20 @@ def layers(found: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def served(found: dict[str, dict[str, Any]], variant: str) -> dict[str, Any] | None:
-    """What the report says of a variant in Triton: parity, and latency under load; None: not served."""
+    """What the report says of a variant in Triton: parity, and latency under load; None: not served.
+
+    `load` is what our own client measured, `perf` what perf_analyzer did, where that ran.
+    """
     parity = found.get(f"{variant}.served.json")
     if parity is None:
         return None
     load = found["served_latency.json"]["variants"][variant]
+    perf = found.get(f"{variant}.perf.json")
     keys = ("server", "in_flight", "conditions", "statistics")
     return {key: parity[key] for key in keys} | {
         "samples": sorted({*parity["samples"], *load["samples"]}),
         "load": {key: load[key] for key in ("best", "levels", "flips", "samples_checked")},
+        "perf": perf and {key: perf[key] for key in ("best", "levels")},
     }
 
 

@@ -39,13 +39,12 @@ from scripts.triton_client import (
     Model,
     Send,
     connect,
-    counted,
     decode,
     encode,
-    read_counters,
     read_model,
     together,
 )
+from scripts.triton_counters import counted, read_counters
 from scripts.triton_server import Server, running_server
 
 LEVELS = (4, 64)  # requests in flight: up to the first in any case, to the second at most
@@ -55,25 +54,6 @@ SECONDS = (2.0, 20.0)  # of one window: at least, unless there are many requests
 WARM_UP = 0.4  # seconds before each window
 POOL, POOL_BYTES = 1024, 64 << 20  # different requests, at most; what they may hold together
 PERCENTILES = (50, 90, 95, 99)
-
-IDENTITY = """\
-name: "identity"
-backend: "python"
-max_batch_size: 64
-input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] } ]
-output [ { name: "y" data_type: TYPE_FP32 dims: [ 1 ] } ]
-dynamic_batching { }
-instance_group [ { kind: KIND_CPU count: 1 } ]
-"""
-IDENTITY_MODEL = """\
-import triton_python_backend_utils as pb_utils
-
-
-class TritonPythonModel:
-    def execute(self, requests):
-        arrays = [request.inputs()[0].as_numpy() for request in requests]
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", array)]) for array in arrays]
-"""
 
 
 @dataclass(frozen=True)
@@ -258,27 +238,6 @@ async def drive(
 
     await together(work() for _ in range(concurrency))
     return answers, end
-
-
-def measure_ceiling(folder: Path) -> dict[str, Any]:
-    """How many requests per second this module can make: a model that gives back what it gets.
-
-    `folder` is for its repository. Raises click.ClickException when an answer is another's.
-    """
-    (folder / "identity" / "1").mkdir(parents=True)
-    (folder / "identity" / "config.pbtxt").write_text(IDENTITY, encoding="utf-8")
-    (folder / "identity" / "1" / "model.py").write_text(IDENTITY_MODEL, encoding="utf-8")
-    levels = []
-    log = folder / "identity.log"
-    with running_server(folder, ["identity"], log, extra=AT_ONCE) as server:
-        model = read_model(server, "identity")
-        numbers = np.arange(POOL, dtype=np.float32).reshape(-1, 1)
-        requests = [encode(model, {"x": numbers[i : i + 1]}) for i in range(POOL)]
-        for answers, level in climb(server, model, requests):
-            if any(decode(model, one.content, 1)[0, 0] != one.place for one in answers):
-                raise click.ClickException("The identity model gave somebody else's answer.")
-            levels.append(level)
-    return best(levels) | {"levels": levels}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from scripts.choose_variant import under_load
+
 SHOWN_FLIPS = 20
 LAYERS_RUN = {
     "onnxruntime": "each float16 tensor is rounded as a GPU would, on the CPU.",
@@ -170,7 +172,9 @@ def get_served(report: dict[str, Any]) -> str:
         cells = [_repeat(row["conditions"].get(key)) for row in rows.values()]
         lines.append(f"| {key} | {' | '.join(cells)} |")
     checked = [f"{r['load']['flips']} of {r['load']['samples_checked']}" for r in rows.values()]
-    lines += [f"| under load (below), answers that differ | {' | '.join(checked)} |", ""]
+    perf = any(row.get("perf") for row in rows.values())
+    load = "by our own client" if perf else "below"
+    lines += [f"| under load ({load}), answers that differ | {' | '.join(checked)} |", ""]
     for name, row in rows.items():
         seen = row["statistics"]
         lines.append(
@@ -182,20 +186,33 @@ def get_served(report: dict[str, Any]) -> str:
 
 
 def _load_table(rows: dict[str, dict[str, Any]]) -> list[str]:
+    perf = any(row.get("perf") for row in rows.values())
+    tool = "NVIDIA's perf_analyzer, in a container of its own" if perf else "our own client"
     lines = [
         "Latency of one sample a request over gRPC, with dynamic batching, so many requests always in "
-        "flight. Each variant has the server for itself, one after the other.",
+        f"flight, measured by {tool}. Each variant has the server for itself, one after the other.",
         "",
         "| variant | in flight | p50, ms | p90, ms | p95, ms | p99, ms | requests per second | average batch |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, row in rows.items():
-        for level in row["load"]["levels"]:
+        for level in under_load(row)["levels"]:
             times = " | ".join(f"{level[f'latency_p{p}_ms']:.3g}" for p in (50, 90, 95, 99))
             lines.append(
-                f"| `{name}` | {level['concurrency']} | {times} | {level['throughput_per_s']:.0f} | "
+                f"| `{name}` | {level['concurrency']}{'' if level.get('stable', True) else ' (unstable)'} | "
+                f"{times} | {level['throughput_per_s']:.0f} | "
                 f"{level['statistics']['average_batch']:.1f} |"
             )
+    if any(
+        not level.get("stable", True)
+        for row in rows.values()
+        for level in under_load(row)["levels"]
+    ):
+        lines += [
+            "",
+            "Unstable: throughput or p50 still moved by more than 10 % from window to window after "
+            "perf_analyzer's ten, so these are from one measurement alone.",
+        ]
     return lines
 
 

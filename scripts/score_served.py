@@ -37,16 +37,15 @@ from scripts.samples import Batch, Samples, load
 from scripts.triton_client import (
     Run,
     connect,
-    counted,
     decode,
     encode,
     length,
     open_grpc,
     open_http,
-    read_counters,
     read_model,
     together,
 )  # fmt: skip
+from scripts.triton_counters import counted, read_counters
 from scripts.triton_server import Server, running_server
 from scripts.variants import BY_NAME, VARIANTS
 

@@ -71,7 +71,7 @@ def read_home(described: Path) -> Home:
 @click.command(help=__doc__.splitlines()[0] if __doc__ else None)
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(out: Path) -> None:
-    folder = Path(os.path.abspath(out)).parent
+    folder = Path(os.path.realpath(out.parent))  # server.json names what stays, not a link to it
     check_machine(sys.platform, platform.machine(), platform.libc_ver())
     library = python_library()
     wheel, libraries, version = find_wheel()

@@ -394,6 +394,20 @@ def test_served_figures_come_before_those_in_process():
     )
 
 
+def test_where_perf_analyzer_ran_its_figures_count():
+    ours = [served(p50=1.0, throughput=2000.0), served(p50=3.0)]
+    theirs = [served(p50=3.0)["load"], served(p50=1.5, throughput=2000.0)["load"]]
+    rows = [one | {"perf": perf} for one, perf in zip(ours, theirs, strict=True)]
+    found = choice(onnx_fp32=row(served=rows[0]), onnx_fp16=row("float16", served=rows[1]))
+    assert found["variant"] == "onnx_fp16"
+    assert "2.00 times the p50 of onnx_fp16" in found["not_chosen"]["onnx_fp32"]
+    assert "in flight is 1.5 ms" in found["reasons"][1]
+    for one in rows:
+        one["perf"] = None
+    found = choice(onnx_fp32=row(served=rows[0]), onnx_fp16=row("float16", served=rows[1]))
+    assert found["variant"] == "onnx_fp32"
+
+
 def test_a_tie_in_latency_is_settled_by_the_throughput_in_triton():
     found = choice(
         onnx_fp32=row(served=served(p50=1.0, throughput=1000.0)),

@@ -479,7 +479,55 @@ def test_what_triton_gave_stands_in_the_report(project):
     for variant in MEASURED[1:]:
         assert report["variants"][variant]["served"]["server"]["native"] is False
         assert "served parity" in [gate["gate"] for gate in report["variants"][variant]["gates"]]
+        assert report["variants"][variant]["served"]["perf"] is None
     assert report["variants"]["torch_fp32"]["served"] is None
+
+
+def write_perf(variant, place, p50=1.0, throughput=900.0, stable=True):
+    """As measure_perf_analyzer writes it."""
+    level = {"concurrency": 1, "latency_p50_ms": p50, "throughput_per_s": throughput}
+    content = {"best": level, "levels": [level | {"stable": stable}], "inputs": {}, **place}
+    Path(R, f"{variant}.perf.json").write_text(json.dumps(content))
+
+
+PLACE = {"mode": "docker", "device": "cpu", "versions": {"image": "client 26.07 sha256:0",
+                                                         "perf_analyzer": "2.60.0"}}  # fmt: skip
+
+
+def serve_all(perf):
+    for variant in MEASURED[1:]:
+        write_served(variant)
+        change(f"{variant}.served.json", mode="docker",
+               versions={"image": "tritonserver 26.07 sha256:0"})  # fmt: skip
+        if perf:
+            write_perf(variant, PLACE, p50=0.1 if variant == "onnx_fp16" else 1.0)
+    change("served_latency.json", mode="docker", versions={"image": "tritonserver 26.07 sha256:0"})
+
+
+def test_in_containers_the_figures_of_perf_analyzer_decide(in_containers):
+    serve_all(perf=True)
+    result = command(*DOCKER, "--served", "yes")
+    assert result.exit_code == 0, result.output
+    report = read("report.json")
+    assert report["variants"]["onnx_fp16"]["served"]["perf"]["best"]["latency_p50_ms"] == 0.1
+    assert report["variants"]["onnx_fp16"]["served"]["load"]["best"]["latency_p50_ms"] == 1.0
+    assert report["conditions"]["versions"]["client"]["perf_analyzer"] == "2.60.0"
+    assert f"{R}/onnx_fp16.perf.json" in report["inputs"]
+    reason = report["recommendation"]["not_chosen"]["onnx_fp32"]
+    assert reason.startswith("slower in Triton: 10.00 times the p50 of onnx_fp16")
+
+
+def test_in_containers_each_variant_needs_them(in_containers):
+    serve_all(perf=False)
+    check_refused(command(*DOCKER, "--served", "yes"), ".perf.json is missing; run `make all`")
+
+
+def test_two_versions_of_perf_analyzer_are_refused(in_containers):
+    serve_all(perf=True)
+    other = PLACE["versions"] | {"perf_analyzer": "2.59.0"}
+    write_perf("onnx_fp16", PLACE | {"versions": other})
+    result = command(*DOCKER, "--served", "yes")
+    check_refused(result, "mixes perf_analyzer 2.60.0 and 2.59.0")
 
 
 def test_a_flip_under_load_alone_keeps_a_variant_from_production(project):

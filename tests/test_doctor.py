@@ -17,18 +17,17 @@ import pytest
 from toy_case import SLIP
 
 from scripts import doctor
-from scripts.doctor import (
+from scripts.doctor import container_checks, port_check
+from scripts.doctor_checks import (
     FAIL,
     NOTE,
     OK,
     Check,
     capability_check,
-    container_checks,
     daemon_check,
     disk_check,
     driver_check,
     gpu_checks,
-    port_check,
     python_check,
     read_image,
     runtime_check,

@@ -12,7 +12,8 @@ from test_score_served import inputs, linear, plant, save_onnx, store
 from toy_case import Toy, run
 
 from scripts import measure_served
-from scripts.measure_served import climb, drive, measure_ceiling, pool
+from scripts.bench_served import measure_ceiling
+from scripts.measure_served import climb, drive, pool
 from scripts.samples import Samples
 
 

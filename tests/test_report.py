@@ -175,6 +175,25 @@ def test_what_was_not_served_is_said_on_the_first_page() -> None:
     assert "## Served by Triton" not in text
 
 
+def test_the_load_table_says_who_measured_and_what_was_not_stable() -> None:
+    report = json.loads((GOLDEN / "report.json").read_text())
+    text = render(report, "")
+    assert "measured by our own client" in text
+    assert "perf_analyzer" not in text and "unstable" not in text.lower()
+    for name, row in report["variants"].items():
+        if row.get("served"):
+            levels = [one | {"stable": True} for one in served_load(7.0)["levels"]]
+            levels[1]["stable"] = name != "onnx_fp16"
+            row["served"]["perf"] = {"levels": levels, "best": levels[0]}
+    text = render(report, "")
+    assert "measured by NVIDIA's perf_analyzer" in text
+    assert "| under load (by our own client), answers that differ | 0 of 400 |" in text
+    assert text.count("| 2 (unstable) |") == 1
+    assert text.count("Unstable: throughput or p50 still moved") == 1
+    rows = [line for line in text.splitlines() if line.startswith("| `onnx_fp32` | 2 | ")]
+    assert rows == ["| `onnx_fp32` | 2 | 14.8 | 18.8 | 19.3 | 19.7 | 202 | 2.0 |"]
+
+
 def test_what_was_promoted_by_hand_comes_first() -> None:
     report = json.loads((GOLDEN / "report.json").read_text())
     report["promotion"] = {"variant": "onnx_fp16", "threshold": 0.5, "failed_gates": ["parity"]}

@@ -15,14 +15,13 @@ from toy_case import Toy, run
 from scripts import score_served, triton_client
 from scripts.score_served import AT_ONCE, merge, open_in_flight
 from scripts.triton_client import (
-    counted,
     decode,
     encode,
     open_grpc,
     open_http,
-    read_counters,
     read_model,
 )
+from scripts.triton_counters import counted, read_counters
 from scripts.triton_server import Server, running_server
 from scripts.write_config import get_config
 

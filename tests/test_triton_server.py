@@ -18,7 +18,8 @@ import pytest
 from click.testing import CliRunner
 
 from scripts import triton_home, triton_server
-from scripts.triton_server import Home, Server, find_server, last_words, running_server
+from scripts.triton_server import Home, Server, find_server, running_server
+from scripts.triton_words import last_words
 
 CONFIG = """\
 name: "echo"

@@ -2,8 +2,8 @@
 
 They imitate what matters of them: Debian with Python, PyTorch and ONNX preinstalled from this
 project's .venv, PIP_CONSTRAINT set, an entrypoint that prints a banner, bash set up through BASH_ENV,
-TF32 switched on in the environment, TRT_VERSION, no passwd entry for the caller. trtexec, nvidia-smi
-and perf_analyzer are shell scripts; the server is a real one.
+TF32 switched on in the environment, TRT_VERSION, no passwd entry for the caller. trtexec and
+nvidia-smi are shell scripts; the server is a real one, and perf_analyzer a small program that asks it.
 """
 
 import os
@@ -29,6 +29,71 @@ fi
 for one in "$@"; do case $one in --saveEngine=*) echo engine > "${one#*=}" ;; esac; done
 echo '&&&& PASSED TensorRT.trtexec'
 """
+PERF_ANALYZER = """\
+#!/usr/bin/python3
+# Stands in for perf_analyzer: takes no other options than it does, sends what --input-data holds
+# to the server, and writes its report. With 2 in flight it is never stable.
+import argparse, base64, json, statistics, sys, threading, time
+
+if sys.argv[1:] == ["--version"]:
+    sys.exit(print("Perf Analyzer Version 0 (perf_analyzer stands in)", file=sys.stderr))
+parser = argparse.ArgumentParser()
+for name in ("-m", "-u", "-i", "-b", "-f", "--input-data", "--concurrency-range",
+             "--warmup-request-count", "--percentile"):
+    parser.add_argument(name, required=True)
+for name in ("--measurement-mode", "--measurement-request-count", "--max-trials", "--request-count"):
+    parser.add_argument(name)
+asked = parser.parse_args()
+assert (asked.i, asked.b, asked.percentile) == ("grpc", "1", "50")
+import numpy, tritonclient.grpc as triton
+from tritonclient.utils import triton_to_np_dtype
+client = triton.InferenceServerClient(asked.u)
+types = {one.name: one.datatype for one in client.get_model_metadata(asked.m).inputs}
+steps = []
+for step in json.load(open(asked.input_data))["data"]:
+    assert step.keys() == types.keys()
+    steps.append([])
+    for name, tensor in step.items():
+        raw = base64.b64decode(tensor["content"]["b64"], validate=True)
+        array = numpy.frombuffer(raw, triton_to_np_dtype(types[name])).reshape(1, *tensor["shape"])
+        one = triton.InferInput(name, list(array.shape), types[name])
+        steps[-1].append(one.set_data_from_numpy(array))
+start, stop, _ = map(int, asked.concurrency_range.split(":"))
+assert start == stop
+count, took = int(asked.request_count or 100), []
+places = iter(range(count))
+lock = threading.Lock()
+
+def work():
+    own = triton.InferenceServerClient(asked.u)
+    while True:
+        with lock:
+            place = next(places, None)
+        if place is None:
+            return
+        begin = time.perf_counter()
+        own.infer(asked.m, steps[place % len(steps)])
+        took.append(time.perf_counter() - begin)
+
+begin = time.perf_counter()
+threads = [threading.Thread(target=work) for _ in range(start)]
+for one in threads:
+    one.start()
+for one in threads:
+    one.join()
+seconds = time.perf_counter() - begin
+assert len(took) == count
+if start == 2 and not asked.request_count:
+    print("Failed to obtain stable measurement.", file=sys.stderr)
+    sys.exit(2)
+cuts = statistics.quantiles(took, n=100)
+latencies = [int(cuts[p - 1] * 1e6) for p in (50, 90, 95, 99)]
+with open(asked.f, "w") as file:
+    print("Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,Server Queue,"
+          "Server Compute Input,Server Compute Infer,Server Compute Output,Client Recv,"
+          "p50 latency,p90 latency,p95 latency,p99 latency", file=file)
+    print(start, count / seconds, *[1] * 7, *latencies, sep=",", file=file)
+"""
 ENTRYPOINT = """\
 #!/bin/bash
 echo '== a banner on standard output =='
@@ -44,7 +109,7 @@ esac
 SCRIPTS = {
     "opt/nvidia/nvidia_entrypoint.sh": ENTRYPOINT,
     "opt/tensorrt/bin/trtexec": TRTEXEC,
-    "usr/local/bin/perf_analyzer": "#!/bin/sh\necho 'perf_analyzer stands in'\n",
+    "usr/local/bin/perf_analyzer": PERF_ANALYZER,
     "usr/local/bin/nvidia-smi": NVIDIA_SMI,
 }
 

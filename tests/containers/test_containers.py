@@ -153,7 +153,7 @@ print(json.dumps({"uid": os.getuid(), "gid": os.getgid(), "user": getpass.getuse
 def test_what_a_step_finds_in_its_container(built: Contained) -> None:
     program = built.folder / "probe.py"
     program.write_text(PROBE)
-    rule = "probe: ; @$(call container,pytorch) python3 probe.py"
+    rule = "probe: ; @$(call container,pytorch,step) python3 probe.py"
     done = built.make(f"--eval={rule}", "probe")
     program.unlink()
     assert done.returncode == 0, done.stderr
@@ -177,6 +177,113 @@ def test_each_variant_was_served_in_its_container(built: Contained) -> None:
         assert served["load"]["samples_checked"] > 600
     images = report["conditions"]["versions"]
     assert images["tritonserver"]["image"].startswith("tritonserver 26.07 sha256:")
+
+
+def test_perf_analyzer_asked_a_server_of_each_variant(built: Contained) -> None:
+    report = json.loads((built.folder / "results/digits/report.json").read_text())
+    for name in ("torchscript_fp32", "onnx_fp32", "onnx_fp16"):
+        found = json.loads((built.folder / f"results/digits/{name}.perf.json").read_text())
+        levels = found["levels"]
+        assert [one["concurrency"] for one in levels] == [2**i for i in range(len(levels))]
+        assert [one["concurrency"] for one in levels if not one["stable"]] == [2]
+        assert all(one["statistics"]["average_batch"] >= 1 for one in levels)
+        assert found["samples"] == 64
+        assert "perf_analyzer stands in" in found["versions"]["perf_analyzer"]
+        assert report["variants"][name]["served"]["perf"]["levels"] == levels
+    images = report["conditions"]["versions"]
+    assert images["client"]["image"].startswith("client 26.07 sha256:")
+    text = (built.folder / "results/report.md").read_text()
+    assert "measured by NVIDIA's perf_analyzer" in text and "| 2 (unstable) |" in text
+
+
+def test_a_server_that_cannot_load_says_why_and_is_removed(built: Contained) -> None:
+    path = built.folder / "model_repository/digits_onnx_fp16/config.pbtxt"
+    good, was = path.read_bytes(), path.stat()
+    before = (built.folder / "results/digits/onnx_fp16.perf.json").read_bytes()
+    path.write_bytes(good.replace(b'backend: "onnxruntime"', b'backend: "nonesuch"'))
+    os.utime(path)
+    done = built.make("results/digits/onnx_fp16.perf.json", "--assume-old=results/digits/samples.json",
+                      "--assume-old=results/digits/served_latency.json")  # fmt: skip
+    path.write_bytes(good)
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert done.returncode == 2
+    assert "tritonserver ended" in done.stderr and "nonesuch" in done.stderr
+    assert (built.folder / "results/digits/onnx_fp16.perf.json").read_bytes() == before
+    assert containers(built.engine) == []
+    assert built.make("-q", "all").returncode == 0
+
+
+def test_a_server_that_dies_while_it_is_asked_has_the_last_word(built: Contained) -> None:
+    result = built.folder / "results/digits/onnx_fp32.perf.json"
+    kept = result.read_bytes(), result.stat()
+    result.unlink()
+    make = subprocess.Popen(
+        built.command("results/digits/onnx_fp32.perf.json"), cwd=built.folder, env=built.env,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    for _ in range(600):
+        running = built.engine.docker("ps", "--format", "{{.Names}}").stdout.split()
+        if any(name.endswith("-client") for name in running):
+            break
+        time.sleep(0.1)
+    [server] = [name for name in running if not name.endswith("-client")]
+    time.sleep(1.5)
+    built.engine.docker("exec", server, "python3", "-c", KILL)
+    said, _ = make.communicate(timeout=60)
+    assert make.returncode == 2
+    assert "tritonserver ended (killed by SIGKILL)" in said, said
+    assert containers(built.engine) == []
+    assert not result.exists()
+    result.write_bytes(kept[0])
+    os.chown(result, CALLER, CALLER)
+    os.utime(result, ns=(kept[1].st_atime_ns, kept[1].st_mtime_ns))
+    assert built.make("-q", "all").returncode == 0
+
+
+KILL = """
+import os, pathlib
+for path in pathlib.Path("/proc").glob("[0-9]*/exe"):
+    try:
+        if os.readlink(path).endswith("/tritonserver"):
+            os.kill(int(path.parent.name), 9)
+    except OSError:
+        pass
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_no_container_outlives_perf_analyzer_s_step(built: Contained, number: int) -> None:
+    """With SIGTERM make alone is asked, and tells its children."""
+    result = built.folder / "results/digits/onnx_fp32.perf.json"
+    kept = result.read_bytes(), result.stat()
+    result.unlink()
+    for wanted in (1, 2):  # while the server loads; while the client asks
+        make = subprocess.Popen(
+            built.command("results/digits/onnx_fp32.perf.json"), cwd=built.folder, env=built.env,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            # As in a terminal, also where the tests themselves run in the background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        for _ in range(600):
+            if len(containers(built.engine)) >= wanted:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("the containers were not started")
+        time.sleep(0.5)
+        if number == signal.SIGINT:
+            os.killpg(make.pid, number)
+        else:
+            make.send_signal(number)
+        make.communicate(timeout=60)
+        assert make.returncode != 0
+        assert containers(built.engine) == []
+        assert not result.exists()
+        assert not list(built.folder.rglob("*.tmp"))
+    result.write_bytes(kept[0])
+    os.chown(result, CALLER, CALLER)
+    os.utime(result, ns=(kept[1].st_atime_ns, kept[1].st_mtime_ns))
+    assert built.make("-q", "all").returncode == 0
 
 
 def test_make_serve_in_its_container(built: Contained) -> None:
@@ -209,13 +316,6 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
-
-
-def test_make_images_builds_those_that_no_step_needs_here(built: Contained) -> None:
-    client = "docker/.client-26.07-cpu.iid"
-    done = built.make(client)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "perf_analyzer stands in" in done.stdout + done.stderr
 
 
 def test_touching_the_dockerfile_runs_every_step_again(built: Contained) -> None:
@@ -337,6 +437,7 @@ def gpu_bases(built: Contained) -> None:
     for registry, server in (("standin-gpu", whole), ("standin-bad", other)):
         for name, image in (("pytorch", whole), ("tensorrt", whole), ("tritonserver", server)):
             built.engine.docker("tag", image, f"{registry}/{name}:26.07-py3")
+        built.engine.docker("tag", server, f"{registry}/tritonserver:26.07-py3-sdk")
 
 
 def derive(engine, image: str, line: str) -> str:  # type: ignore[no-untyped-def]

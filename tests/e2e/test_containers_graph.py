@@ -48,7 +48,8 @@ def test_the_image_of_each_step(project: Project) -> None:
 
 
 def test_touching_a_dockerfile_runs_its_steps_and_what_follows(as_if_built: Project) -> None:
-    assert {step for _, step in runs(as_if_built)} <= {"conclude", "write_report", "publish_model"}
+    always = {"conclude", "write_report", "publish_model", "check_production"}
+    assert {step for _, step in runs(as_if_built)} <= always
     later = time.time_ns() + 10**10
     os.utime(as_if_built.folder / "docker/tensorrt.Dockerfile", ns=(later, later))
     found = runs(as_if_built)
@@ -84,8 +85,52 @@ def test_the_container_line(project: Project) -> None:
     assert "memlock" not in without
 
 
+ASKED = re.compile(r"measure_perf_analyzer data/digits/case.toml --variant (\w+) ")
+WAITS = re.compile(r"^results/digits/(\w+)\.perf\.json:.*\|(.*)$", re.MULTILINE)
+
+
+def test_perf_analyzer_asks_one_server_after_the_other(project: Project) -> None:
+    """Also under -j: each waits for the one before, and all for the other timings."""
+    waits = dict(WAITS.findall(project.make("-n", "-p", *DOCKER).stdout))
+    for one, earlier in zip(VARIANTS[1:], ("", *VARIANTS[1:-1]), strict=True):
+        before = f" results/digits/{earlier}.perf.json" if earlier else ""
+        assert waits[one] == f" results/digits/served_latency.json{before}"
+    shown = project.make("-n", *DOCKER).stdout.replace("\\\n", " ")
+    recipes = [line for line in shown.splitlines() if "measure_perf_analyzer" in line]
+    assert [ASKED.findall(line) for line in recipes] == [[one] for one in VARIANTS[1:]]
+    assert shown.index("scripts.measure_served") < shown.index(recipes[0])
+    assert shown.index(recipes[-1]) < shown.index("scripts.conclude")
+    for variant, line in zip(VARIANTS[1:], recipes, strict=True):
+        assert line.index("trap") < line.index("docker run"), "whatever happens, it is removed"
+        server, client = (part.split("python3 -m ")[0] for part in line.split("docker run ")[1:])
+        assert server.startswith('--detach --name "$server" --init') and "--network none" in server
+        assert 'IMAGE="tritonserver 26.07' in server and 'IMAGE="client 26.07' in client
+        assert '--network "container:$server"' in client and client.startswith("--rm ")
+        assert "--gpus all" in server and "--gpus all" in client
+        assert f"results/digits/{variant}.perf.json" in line
+        assert "--http 127.0.0.1:8000 --grpc 127.0.0.1:8001 --mode docker --device cuda" in line
+
+
+@pytest.mark.parametrize("settings", [("MODE=docker", "SERVED=no"), ("MODE=local", "SERVED=yes")])
+def test_where_no_client_measures(project: Project, settings: tuple[str, ...]) -> None:
+    shown = project.make("-n", "all", "GPU=no", "V=1", *settings).stdout
+    assert "scripts.conclude" in shown
+    assert "perf_analyzer" not in shown and "perf.json" not in shown
+    if settings[0] == "MODE=docker":
+        assert "--base client=" not in shown
+
+
+def test_touching_its_dockerfile_asks_perf_analyzer_again(as_if_built: Project) -> None:
+    later = time.time_ns() + 10**10
+    os.utime(as_if_built.folder / "docker/client.Dockerfile", ns=(later, later))
+    steps = {step for _, step in runs(as_if_built)}
+    assert steps == {"measure_perf_analyzer", "conclude", "write_report", "publish_model",
+                     "check_production"}  # fmt: skip
+
+
 def test_release_and_registry_name_the_bases(project: Project) -> None:
     shown = project.make("-n", *DOCKER, "RELEASE=26.08", "REGISTRY=mirror.example/nv").stdout
+    assert "--base client=mirror.example/nv/tritonserver:26.08-py3-sdk" in shown
     for name in ("pytorch", "tensorrt", "tritonserver"):
         assert f"--base {name}=mirror.example/nv/{name}:26.08-py3" in shown
     assert "--build-arg BASE=mirror.example/nv/tensorrt:26.08-py3" in shown
