@@ -29,7 +29,7 @@ GPU ?= $(GPU_FOUND)
 ifneq ($(filter-out yes no,$(GPU)),)
   $(error GPU is "$(GPU)"; write GPU=yes or GPU=no)
 endif
-MODE_FOUND := $(if $(filter yes,$(GPU)),$(if $(shell docker version 2>/dev/null),docker,local),local)
+MODE_FOUND := $(if $(filter yes,$(GPU)),$(if $(shell docker version --format '{{.Server.Version}}' 2>/dev/null),docker,local),local)
 WHY_MODE := $(call why,MODE,$(if $(filter no,$(GPU)),without a GPU the containers add nothing,$(if $(filter docker,$(MODE_FOUND)),there is a GPU and docker answers,docker does not answer)))
 MODE ?= $(MODE_FOUND)
 ifneq ($(filter-out docker local,$(MODE)),)

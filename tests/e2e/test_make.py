@@ -232,3 +232,42 @@ def test_a_case_is_named_plainly(project: Project, name: str) -> None:
     assert done.returncode != 0
     assert f'CASE is "{name}"; a case is named with letters, digits, _ and -' in done.stderr
     assert [path.name for path in (project.folder / "data").iterdir()] == ["digits"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "mode", "why"),
+    [
+        ((), "local", "without a GPU the containers add nothing"),
+        (("GPU=yes",), "local", "docker does not answer"),
+        (("GPU=yes", "MODE=docker"), "docker", "asked for"),
+    ],
+)
+def test_where_steps_run_is_found_out_and_said(
+    project: Project,
+    settings: tuple[str, ...],
+    mode: str,
+    why: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a docker command whose daemon is not there."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    shown = project.make("help", "GPU=no" if not settings else "V=", *settings).stdout
+    assert f"  MODE={mode}   where steps run: docker or local ({why})" in shown
+
+
+def test_a_docker_that_answers_is_used_with_a_gpu(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project.folder / "fakes"
+    folder.mkdir()
+    (folder / "docker").write_text("#!/bin/sh\necho 28.2.2\n")
+    (folder / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: NVIDIA L4'\n")
+    for name in ("docker", "nvidia-smi"):
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    shown = project.make("help").stdout
+    assert (
+        "MODE=docker   where steps run: docker or local (there is a GPU and docker answers)"
+        in shown
+    )
+    assert "GPU=yes   whether a GPU is used (nvidia-smi lists one)" in shown
