@@ -154,7 +154,7 @@ def criteria(variants: dict[str, dict[str, Any]], names: list[str]) -> list[Crit
     if all(variants[name]["served"] for name in names):
         found = [
             Criterion(
-                lambda row: served_p50(row), _served_ratio(served_p50),
+                served_p50, _served_ratio(served_p50),
                 "slower in Triton: {ratio:.2f} times the p50 of {fastest} with one request in flight",
                 "the p50 with one request in flight",
             ),
