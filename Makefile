@@ -305,7 +305,7 @@ $(PERF): $(R)/%.perf.json: $(TOML) $(R)/samples.json $(call code,measure_perf_an
 	  [[ "`docker inspect --format '{{.State.Running}}' "$$server"`" == true ]] || { docker logs "$$server" >&2; exit 1; }; sleep 0.2; \
 	done; \
 	$(call container,client,asks) python3 -m scripts.measure_perf_analyzer $(TOML) --variant $* --samples $(R)/samples.json --repository $(REPO) --http 127.0.0.1:8000 --grpc 127.0.0.1:8001 --mode $(MODE) --device $(DEVICE) --out $@ & \
-	wait $$! || { timeout 2 docker wait "$$server" >/dev/null || :; docker logs "$$server" 2>&1 >/dev/null | tail -n 3 >&2; exit 1; }
+	wait $$! || { timeout 20 docker wait "$$server" >/dev/null || :; docker logs "$$server" 2>&1 >/dev/null | tail -n 3 >&2; exit 1; }
 
 # A report of other settings is drawn up anew: that step refuses to mix results and says what to do.
 PLACE := $(MODE) $(GPU) $(if $(filter docker,$(MODE)),$(RELEASE),none) $(SERVED)

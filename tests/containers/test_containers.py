@@ -213,10 +213,22 @@ def test_a_server_that_cannot_load_says_why_and_is_removed(built: Contained) -> 
     assert built.make("-q", "all").returncode == 0
 
 
-def test_a_server_that_dies_while_it_is_asked_has_the_last_word(built: Contained) -> None:
+@pytest.fixture
+def without_result(built: Contained) -> Iterator[Path]:
+    """A result that is missing during a test, and is there again after it."""
     result = built.folder / "results/digits/onnx_fp32.perf.json"
-    kept = result.read_bytes(), result.stat()
+    content, was = result.read_bytes(), result.stat()
     result.unlink()
+    yield result
+    result.write_bytes(content)
+    os.chown(result, CALLER, CALLER)
+    os.utime(result, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert built.make("-q", "all").returncode == 0
+
+
+def test_a_server_that_dies_while_it_is_asked_has_the_last_word(
+    built: Contained, without_result: Path
+) -> None:
     make = subprocess.Popen(
         built.command("results/digits/onnx_fp32.perf.json"), cwd=built.folder, env=built.env,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -227,17 +239,13 @@ def test_a_server_that_dies_while_it_is_asked_has_the_last_word(built: Contained
             break
         time.sleep(0.1)
     [server] = [name for name in running if not name.endswith("-client")]
-    time.sleep(1.5)
+    time.sleep(0.5)
     built.engine.docker("exec", server, "python3", "-c", KILL)
     said, _ = make.communicate(timeout=60)
-    assert make.returncode == 2
+    assert make.returncode == 2, said
     assert "tritonserver ended (killed by SIGKILL)" in said, said
     assert containers(built.engine) == []
-    assert not result.exists()
-    result.write_bytes(kept[0])
-    os.chown(result, CALLER, CALLER)
-    os.utime(result, ns=(kept[1].st_atime_ns, kept[1].st_mtime_ns))
-    assert built.make("-q", "all").returncode == 0
+    assert not without_result.exists()
 
 
 KILL = """
@@ -252,11 +260,10 @@ for path in pathlib.Path("/proc").glob("[0-9]*/exe"):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_no_container_outlives_perf_analyzer_s_step(built: Contained, number: int) -> None:
+def test_no_container_outlives_perf_analyzer_s_step(
+    built: Contained, without_result: Path, number: int
+) -> None:
     """With SIGTERM make alone is asked, and tells its children."""
-    result = built.folder / "results/digits/onnx_fp32.perf.json"
-    kept = result.read_bytes(), result.stat()
-    result.unlink()
     for wanted in (1, 2):  # while the server loads; while the client asks
         make = subprocess.Popen(
             built.command("results/digits/onnx_fp32.perf.json"), cwd=built.folder, env=built.env,
@@ -278,12 +285,8 @@ def test_no_container_outlives_perf_analyzer_s_step(built: Contained, number: in
         make.communicate(timeout=60)
         assert make.returncode != 0
         assert containers(built.engine) == []
-        assert not result.exists()
+        assert not without_result.exists()
         assert not list(built.folder.rglob("*.tmp"))
-    result.write_bytes(kept[0])
-    os.chown(result, CALLER, CALLER)
-    os.utime(result, ns=(kept[1].st_atime_ns, kept[1].st_mtime_ns))
-    assert built.make("-q", "all").returncode == 0
 
 
 def test_make_serve_in_its_container(built: Contained) -> None:
