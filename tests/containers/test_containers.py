@@ -239,7 +239,6 @@ def test_a_server_that_dies_while_it_is_asked_has_the_last_word(
             break
         time.sleep(0.1)
     [server] = [name for name in running if not name.endswith("-client")]
-    time.sleep(0.5)
     built.engine.docker("exec", server, "python3", "-c", KILL)
     said, _ = make.communicate(timeout=60)
     assert make.returncode == 2, said
