@@ -26,7 +26,7 @@ from scripts.publish_model import names
 from scripts.rollback_model import current
 from scripts.samples import Batch, Samples, load
 from scripts.thresholds import is_positive
-from scripts.triton_client import SECONDS, failures, grpc_client
+from scripts.triton_client import SECONDS, failures, grpc_client, length, to_inputs
 from scripts.triton_server import Server, running_server
 
 NEAREST = 100  # samples that are asked for one by one
@@ -91,17 +91,20 @@ def check(
     expected = is_positive(logits, threshold)
     differ: set[int] = set()
     worst = 0.0
-    for rows, batch in asked(case, data, logits, threshold):
-        z, verdicts, told = ask(server, case, batch)
-        if not (told == threshold).all() or not np.array_equal(is_positive(z, threshold), verdicts):
-            raise click.ClickException(
-                f"{case.name}_verdict contradicts itself or its version: threshold {told[0]!r} (published "
-                f"with {threshold!r}), logit {z[0]!r}, verdict {verdicts[0]}. Publish it again: remove "
-                f"the config.pbtxt of {case.name} and run `make all`."
-            )
-        differ.update(rows[verdicts != expected[rows]].tolist())
-        delta = np.abs(z.astype(np.float64) - logits[rows])
-        worst = max(worst, float(delta[np.isfinite(delta)].max(initial=0.0)))
+    with grpc_client(server) as client:
+        for rows, batch in asked(case, data, logits, threshold):
+            z, verdicts, told = ask(server, client, case, batch)
+            if not (told == threshold).all() or not np.array_equal(
+                is_positive(z, threshold), verdicts
+            ):
+                raise click.ClickException(
+                    f"{case.name}_verdict contradicts itself or its version: threshold {told[0]!r} (published "
+                    f"with {threshold!r}), logit {z[0]!r}, verdict {verdicts[0]}. Publish it again: remove "
+                    f"the config.pbtxt of {case.name} and run `make all`."
+                )
+            differ.update(rows[verdicts != expected[rows]].tolist())
+            delta = np.abs(z.astype(np.float64) - logits[rows])
+            worst = max(worst, float(delta[np.isfinite(delta)].max(initial=0.0)))
     return {"samples": sorted(differ), "metrics": {"deviation_max_absolute": worst}}
 
 
@@ -117,18 +120,15 @@ def asked(
 
 
 def ask(
-    server: Server, case: Case, batch: Batch
+    server: Server, client: Any, case: Case, batch: Batch
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float64]]:
     """logit, verdict and threshold for each sample of the batch, from the ensemble."""
     import tritonclient.grpc as triton
-    from tritonclient.utils import np_to_triton_dtype
 
-    model, inputs = f"{case.name}_verdict", []
-    for name, array in batch.items():
-        shaped = array.reshape(len(array), 1) if array.ndim == 1 else array
-        one = triton.InferInput(name, list(shaped.shape), np_to_triton_dtype(shaped.dtype))
-        inputs.append(one.set_data_from_numpy(shaped))
-    with grpc_client(server) as client, failures(server, model, f"a batch of {len(shaped)}"):
+    model = f"{case.name}_verdict"
+    ranks = {one.name: max(1, len(one.shape)) for one in case.inputs}
+    inputs = to_inputs(triton.InferInput, ranks, batch)
+    with failures(server, model, f"a batch of {length(batch)}"):
         answer = client.infer(model, inputs, client_timeout=SECONDS)
     logit, verdict, threshold = (
         answer.as_numpy(name)[:, 0] for name in ("logit", "verdict", "threshold")

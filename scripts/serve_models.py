@@ -11,7 +11,6 @@ Prints  the URLs and a request to paste
 """
 
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -37,9 +36,7 @@ def main(
     try:
         with running_server(repository, wanted, log, ports) as server:
             click.echo(get_text(server, case, version, wanted, request))
-            while True:
-                time.sleep(0.5)
-                server.check()
+            server.wait()
     except KeyboardInterrupt:
         click.echo("Stopped.")
 

@@ -8,7 +8,6 @@ Usage   python3 -m scripts.serve_variant digits --variant onnx_fp32 --repository
 Prints  ready: digits_onnx_fp32
 """
 
-import time
 from pathlib import Path
 
 import click
@@ -28,9 +27,7 @@ def main(case: str, variant: str, repository: Path, log: Path, ports: tuple[int,
     try:
         with running_server(repository, [model], log, ports) as server:
             click.echo(f"ready: {model}")
-            while True:
-                time.sleep(0.5)
-                server.check()
+            server.wait()
     except KeyboardInterrupt:
         click.echo("Stopped.")
 

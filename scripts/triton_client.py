@@ -79,7 +79,7 @@ def open_grpc(server: Server, name: str) -> Iterator[Run]:
     with grpc_client(server) as client:
 
         def run(batch: Batch) -> NDArray[Any]:
-            inputs = _inputs(triton.InferInput, model, batch)
+            inputs = to_inputs(triton.InferInput, model.ranks, batch)
             with failures(server, name, f"a batch of {length(batch)} over gRPC"):
                 told = client.infer(name, inputs, outputs=asked, client_timeout=SECONDS)
             return _output(told, model, length(batch))
@@ -104,7 +104,7 @@ def open_http(server: Server, name: str) -> Iterator[Run]:
 
     def run(batch: Batch) -> NDArray[Any]:
         what = f"a batch of {length(batch)} over HTTP"
-        inputs = _inputs(InferInput, model, batch)
+        inputs = to_inputs(InferInput, model.ranks, batch)
         body, header = InferenceServerClient.generate_request_body(inputs, asked)
         with failures(server, name, what, len(body)):
             headers = {HEADER_LENGTH: str(header)}
@@ -156,7 +156,7 @@ def encode(model: Model, batch: Batch) -> bytes:
     from tritonclient.grpc import InferInput, service_pb2
 
     request = service_pb2.ModelInferRequest(model_name=model.name)
-    for one in _inputs(InferInput, model, batch):
+    for one in to_inputs(InferInput, model.ranks, batch):
         request.inputs.append(one._get_tensor())
         request.raw_input_contents.append(one._get_content())
     request.outputs.add(name=model.output)
@@ -175,14 +175,14 @@ def length(batch: Batch) -> int:
     return len(next(iter(batch.values())))
 
 
-def _inputs(make: Any, model: Model, batch: Batch) -> list[Any]:
+def to_inputs(make: Any, ranks: dict[str, int], batch: Batch) -> list[Any]:
     """tritonclient's InferInput of either protocol, with the types that the arrays have."""
     from tritonclient.utils import np_to_triton_dtype
 
     inputs = []
     for name, array in batch.items():
         if array.ndim == 1:  # one number per sample: Triton's shape has an axis of one for it
-            array = array.reshape(len(array), *[1] * model.ranks.get(name, 0))
+            array = array.reshape(len(array), *[1] * ranks.get(name, 0))
         one = make(name, list(array.shape), np_to_triton_dtype(array.dtype))
         inputs.append(one.set_data_from_numpy(array))
     return inputs

@@ -58,6 +58,12 @@ class Server:
     log: Path
     process: subprocess.Popen[bytes]
 
+    def wait(self) -> None:
+        """Stay until the server has ended; then as `check`."""
+        while True:
+            time.sleep(0.5)
+            self.check()
+
     def check(self) -> None:
         """Raises click.ClickException with Triton's last words unless the server still runs."""
         if self.process.poll() is not None:
@@ -220,9 +226,8 @@ def _process(
 def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.terminate()
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        pass  # it is killed below
+        with suppress(subprocess.TimeoutExpired):  # then it is killed below
+            process.wait(STOP_SECONDS)
     finally:
         with suppress(ProcessLookupError):  # what is left of the group: stubs, or all of it
             os.killpg(process.pid, signal.SIGKILL)
