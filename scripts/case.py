@@ -4,20 +4,31 @@ Every complaint names the file, what was found and what to do. `make new CASE=na
 commented case.toml that explains each key.
 """
 
-import math
-import re
 from dataclasses import dataclass
 from fractions import Fraction
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import click
 
-from scripts.case_keys import DTYPES, HEADS, NAME, check, one_of
+from scripts.case_keys import (
+    DTYPES,
+    HEADS,
+    NAME,
+    check,
+    check_facts,
+    inside,
+    is_finite,
+    one_of,
+    whole_numbers,
+)
+from scripts.case_rules import Rules, read_rules
 from scripts.variants import VARIANTS
 
-PLAIN = re.compile(r"[A-Za-z0-9._/-]+")
 LARGEST_BATCH = 65536  # trials hold a whole batch in memory
+# An input of a CSV becomes a file of the results: names that others have there.
+TAKEN = ("labels", "groups", *(variant.name for variant in VARIANTS))
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,10 @@ class Case:
     negative: int | str | None
     images: Images | None
     csv: Path | None
+    unlabelled: Path | None  # samples without labels, in the form of the test data
+    groups: Path | None  # where each sample comes from
+    group_column: str | None  # the same, of a CSV
+    rules: Rules
 
     @property
     def folder(self) -> Path:
@@ -92,28 +107,11 @@ def read_case(path: Path) -> Case:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.ClickException(f"{path} is not valid TOML: {error}.") from None
     try:
-        _check_facts(text, content)
-        return _case(path, content)
+        case = _case(path, content)
+        check_facts(text, content)
     except ValueError as error:
         raise click.ClickException(f"{path}: {error}") from None
-
-
-def _check_facts(text: str, content: dict[str, Any]) -> None:
-    """Make reads two keys line by line, before anything is installed: they have to look so."""
-    weights = content["model"].get("weights") if isinstance(content.get("model"), dict) else None
-    found = re.findall(r"""^[ \t]*weights[ \t]*=[ \t]*["']([^"']+)["']""", text, re.MULTILINE)
-    if isinstance(weights, str) and (found != [weights] or not PLAIN.fullmatch(weights)):
-        raise ValueError(
-            f'weights is {weights!r}; write it once, as weights = "..." on a line of its own, with '
-            "a file name of letters, digits and ._-/ (a link will do)."
-        )
-    skip = content.get("skip", [])
-    if not isinstance(skip, list):
-        return  # that complaint comes first
-    lines = re.findall(r"""^[ \t]*skip[ \t]*=[ \t]*\[([^]]*)\]""", text, re.MULTILINE)
-    listed = re.sub(r"""["',]""", " ", lines[0]).split() if len(lines) == 1 else []
-    if skip and (listed != skip or "\n" in lines[0]):
-        raise ValueError(f"skip is {skip!r}; write it once, as skip = [...] on a single line.")
+    return case
 
 
 def _case(path: Path, content: dict[str, Any]) -> Case:
@@ -136,7 +134,7 @@ def _case(path: Path, content: dict[str, Any]) -> Case:
     csv = None
     if "csv" in content:
         check(content["csv"], "csv")
-        csv = _inside(path, content["csv"]["file"])
+        csv = inside(path, content["csv"]["file"])
     if images and csv:
         raise ValueError("[images] and [csv] are both there; keep the one that holds the data.")
     inputs = _inputs(path, content["inputs"], images is not None, csv is not None)
@@ -148,17 +146,19 @@ def _case(path: Path, content: dict[str, Any]) -> Case:
         )
     place = model["factory"].rpartition(":")[0]
     if place.endswith(".py"):
-        _inside(path, place)
+        inside(path, place)
     positive = labels.get("positive", 1)
     negative = labels.get("negative", {0: 1, 1: 0}.get(positive))
     _check_labels(labels, images is not None, csv is not None)
+    data = content.get("data", {})
+    _check_data(data, csv is not None)
     return Case(
         name=path.parent.name,
         path=path,
         precision=Fraction(repr(precision)),
         skip=tuple(content.get("skip", [])),
         factory=model["factory"],
-        weights=_inside(path, model["weights"]),
+        weights=inside(path, model["weights"]),
         weights_key=model.get("weights_key"),
         arguments=model.get("arguments", {}),
         head=model["head"],
@@ -166,29 +166,17 @@ def _case(path: Path, content: dict[str, Any]) -> Case:
         output=model.get("output"),
         max_batch=model["max_batch"],
         inputs=inputs,
-        labels_file=_inside(path, labels["file"]) if "file" in labels else None,
+        labels_file=inside(path, labels["file"]) if "file" in labels else None,
         labels_column=labels.get("column"),
         positive=positive,
         negative=negative,
         images=images,
         csv=csv,
+        unlabelled=inside(path, data["unlabelled"]) if "unlabelled" in data else None,
+        groups=inside(path, data["groups"]) if "groups" in data else None,
+        group_column=data.get("group_column"),
+        rules=read_rules(content),
     )
-
-
-def _inside(path: Path, name: str) -> Path:
-    """A path of case.toml. It stays in the case's folder, which is what containers see."""
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(
-            f"the path {name!r} leaves the folder {path.parent}; put the file there, or a link to it."
-        )
-    return path.parent / name
-
-
-def _whole_numbers(key: str, values: Any) -> tuple[int, ...]:
-    good = all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in values)
-    if not good:
-        raise ValueError(f"{key} is {values!r}; it must be whole numbers above 0.")
-    return tuple(values)
 
 
 def _positive_class(model: dict[str, Any]) -> int:
@@ -221,13 +209,18 @@ def _inputs(path: Path, tables: list[Any], images: bool, csv: bool) -> tuple[Inp
             raise ValueError("with [images] there is one [[inputs]] with name, shape and dtype.")
         if not images and (key not in table or len(table) != 4):
             raise ValueError(f"the input {name!r} needs name, shape, dtype and {key!r}, no more.")
-        if csv and name == "labels":
-            raise ValueError("an input of a CSV cannot be called 'labels'; give it another name.")
+        if csv and name in TAKEN:
+            raise ValueError(f"an input of a CSV cannot be called {name!r}; give it another name.")
         columns = table.get("columns", [])
         if not all(isinstance(column, str) for column in columns):
             raise ValueError(f"columns of the input {name!r} is {columns!r}; it must hold texts.")
-        shape = _whole_numbers(f"shape of the input {name!r}", table["shape"])
-        file = _inside(path, table["file"]) if "file" in table else None
+        shape = whole_numbers(f"shape of the input {name!r}", table["shape"])
+        if csv and prod(shape) != len(columns):
+            raise ValueError(
+                f"the input {name!r} has the shape {shape} and {len(columns)} columns; a sample "
+                "needs one column for each of its numbers."
+            )
+        file = inside(path, table["file"]) if "file" in table else None
         result.append(Input(name, shape, table["dtype"], file, tuple(columns)))
     return tuple(result)
 
@@ -243,6 +236,16 @@ def _check_labels(labels: dict[str, Any], images: bool, csv: bool) -> None:
         raise ValueError("[labels] positive must name the subfolder of the positive class.")
 
 
+def _check_data(table: dict[str, Any], csv: bool) -> None:
+    check(table, "data")
+    if csv and "groups" in table:
+        raise ValueError("[data] has no use for 'groups' when the data is [csv]; use group_column.")
+    if not csv and "group_column" in table:
+        raise ValueError(
+            "[data] has no use for 'group_column' when the data is no [csv]; name a file as groups."
+        )
+
+
 def _images(path: Path, table: dict[str, Any]) -> Images:
     check(table, "images")
     one_of("mode", table["mode"], ("grey", "rgb"))
@@ -254,20 +257,20 @@ def _images(path: Path, table: dict[str, Any]) -> Images:
     for key in ("mean", "std"):
         values = table.get(key)
         if values is not None and (
-            len(values) != channels or not all(_is_finite(v) for v in values)
+            len(values) != channels or not all(is_finite(v) for v in values)
         ):
             raise ValueError(
                 f"{key} in [images] is {values!r}; it needs {channels} number(s), all finite."
             )
         per_channel[key] = None if values is None else tuple(float(v) for v in values)
-    if not _is_finite(table.get("divide_by", 1)):
+    if not is_finite(table.get("divide_by", 1)):
         raise ValueError(f"divide_by in [images] is {table['divide_by']}; it must be finite.")
     if table.get("divide_by") == 0 or 0 in (per_channel["std"] or ()):
         raise ValueError("divide_by and std in [images] must not be 0.")
     resize = _size("resize", table.get("resize"))
     crop = _size("centre_crop", table.get("centre_crop"))
     return Images(
-        folder=_inside(path, table["folder"]),
+        folder=inside(path, table["folder"]),
         mode=table["mode"],
         resize=resize,
         centre_crop=(crop, crop) if isinstance(crop, int) else crop,
@@ -279,14 +282,10 @@ def _images(path: Path, table: dict[str, Any]) -> Images:
     )
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _size(key: str, value: Any) -> int | tuple[int, int] | None:
     if value is None:
         return None
-    sizes = _whole_numbers(f"{key} in [images]", value if isinstance(value, list) else [value])
+    sizes = whole_numbers(f"{key} in [images]", value if isinstance(value, list) else [value])
     if isinstance(value, list) and len(sizes) != 2:
         raise ValueError(f"{key} in [images] is {value!r}; give one number or [height, width].")
     return (sizes[0], sizes[1]) if isinstance(value, list) else sizes[0]

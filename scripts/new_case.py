@@ -39,6 +39,34 @@ max_batch = 32              # the largest batch that production will send
 # parameters, else in this order. shape is that of one sample, without the batch.
 # dtype: float32, float16, uint8, int32, int64 or bool.
 
+# ---- What is asked of the verdicts, with the defaults --------------------------------------------
+
+# [threshold]
+# policy = "max_recall"     # of the thresholds that reach the precision the one of the highest recall,
+                            # or "widest_gap": the one farthest from any sample
+# recall_slack = 0.005      # the share of that recall that "widest_gap" may give up
+# guarantee = 0.95          # not by default: with this confidence the precision holds on new data
+
+# [gates]
+# flip_rate = 0.001         # the largest share of new samples whose verdict may flip
+# confidence = 0.95         # of all bounds
+# zero_flips = false        # true: no sample of the test data may flip either
+# precision_slack = 0.1     # how far the lower bound of the precision may lie below the precision
+# latency_p99_ms = 20.0     # budgets, none by default
+# memory_mb = 500.0
+
+# [ranking]
+# objective = "latency"     # or "throughput", "memory", "size"; or instead of it weights of these:
+# weights = { latency = 0.7, size = 0.3 }
+
+# [data]
+# unlabelled = "traffic"    # samples without labels, on which flips are counted too: a folder with a
+                            # .npy of the same file name for each input, a folder of images, or a CSV
+# groups = "groups.npy"     # the patient, video or user of each sample, numbers or text: no group is
+                            # both tuned and judged on. With [images]: a CSV with the header
+                            # file,group, and files as "class/name.png"
+# group_column = "patient"  # the same with [csv]: the name of a column
+
 # ---- Data, in one of three forms; remove the other two ------------------------------------------
 
 # 1. Arrays: one .npy for each input, and one for the labels. The first axis is the sample.

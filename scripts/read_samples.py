@@ -1,8 +1,9 @@
 """Read and check the labelled test data of a case, once, before anything is computed from it.
 
 Reads   case.toml and the data it names
-Writes  samples.json (how many, the hash of every data file), labels.npy (uint8, 1 = positive)
-        and, for a CSV, <input>.npy, all in the folder of --out
+Writes  samples.json (how many, the hash of every data file), labels.npy (uint8, 1 = positive),
+        groups.npy (int64) where case.toml names groups, and <input>.npy for a CSV, all in the
+        folder of --out
 Runs    on the CPU
 Usage   python3 -m scripts.read_samples data/digits/case.toml --out results/digits/samples.json
 Prints  digits: 899 samples, 86 positive
@@ -42,24 +43,27 @@ def main(case_toml: Path, out: Path) -> None:
     else:
         assert case.labels_file is not None
         arrays = {one.name: one.file for one in case.inputs if one.file}
-        values = stored_labels(case.labels_file)
+        values = stored(case.labels_file, "labels", "0 and 1 as uint8")
         files = [*arrays.values(), case.labels_file]
     labels = to_binary(values, case)
+    groups = read_groups(case, names, len(labels))
+    files += [case.groups] if case.groups else []
     if case.csv:
         arrays = write_csv_arrays(case, out.parent, len(labels))
     for one in case.inputs:
         if one.file:
             check_array(load(arrays[one.name]), one, len(labels), arrays[one.name])
-    labels_path = out.parent / "labels.npy"
-    with writing(labels_path) as temporary, open(temporary, "wb") as stream:
-        np.save(stream, labels)
+    made = {"labels": labels} | ({"groups": groups} if groups is not None else {})
+    for key, values in made.items():
+        with writing(out.parent / f"{key}.npy") as temporary, open(temporary, "wb") as stream:
+            np.save(stream, values)
     content: dict[str, Any] = {
         "step": "samples",
         "samples": len(labels),
         "positives": int(labels.sum()),
         "inputs": hashes([case.path, *files]),
         "versions": versions("numpy"),
-        "labels": relative(labels_path),
+        **{key: relative(out.parent / f"{key}.npy") for key in made},
         "arrays": {name: relative(path) for name, path in arrays.items()},
     }
     write_json(out, content | ({"names": names} if names is not None else {}))
@@ -85,11 +89,7 @@ def image_list(case: Case) -> tuple[list[str], NDArray[Any]]:
                 raise click.ClickException(
                     f"{path} is a folder inside a class; put its images directly into {kind}."
                 )
-            if path.suffix.lower() not in SUFFIXES:
-                raise click.ClickException(
-                    f"{path} is no image that is known by its ending ({', '.join(SUFFIXES)}). "
-                    "Take it out of the folder, or convert it."
-                )
+            check_ending(path)
             names.append(f"{kind.name}/{path.name}")
     if not names:
         raise click.ClickException(
@@ -98,25 +98,34 @@ def image_list(case: Case) -> tuple[list[str], NDArray[Any]]:
     return names, np.array([name.split("/")[0] for name in names])
 
 
-def stored_labels(path: Path) -> NDArray[Any]:
-    """Labels of a .npy file, shape (n,) or (n, 1): whole numbers, bool or text."""
+def check_ending(path: Path) -> None:
+    """Raise click.ClickException unless the ending is that of an image."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise click.ClickException(
+            f"{path} is no image that is known by its ending ({', '.join(SUFFIXES)}). "
+            "Take it out of the folder, or convert it."
+        )
+
+
+def stored(path: Path, what: str, save: str) -> NDArray[Any]:
+    """Labels or groups of a .npy file, shape (n,) or (n, 1): whole numbers, bool or text."""
     values = load(path)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        raise click.ClickException(f"{path} has the shape {values.shape}; labels are (n,).")
+        raise click.ClickException(f"{path} has the shape {values.shape}; {what} are (n,).")
     if values.dtype.kind == "f":
         whole = (values == np.floor(values)) & (np.abs(values) < 2.0**53)
         if not whole.all():
             raise click.ClickException(
-                f"{path} holds labels that are no whole numbers, {values[~whole][0]} for "
-                "one. Labels are classes: save 0 and 1."
+                f"{path} holds {what} that are no whole numbers, {values[~whole][0]} for one. "
+                f"Save {save}."
             )
         values = values.astype(np.int64)
     if values.dtype.kind == "b":
         values = values.astype(np.uint8)
     if values.dtype.kind not in "iuU":
-        raise click.ClickException(f"{path} has the dtype {values.dtype}; save 0 and 1 as uint8.")
+        raise click.ClickException(f"{path} has the dtype {values.dtype}; save {save}.")
     return values
 
 
@@ -150,8 +159,63 @@ def to_binary(values: NDArray[Any], case: Case) -> NDArray[np.uint8]:
     return (values == positive).astype(np.uint8)
 
 
-def check_array(array: NDArray[Any], wanted: Input, count: int, path: Path) -> None:
-    """Raise click.ClickException unless dtype, shape and length are as declared and all finite."""
+def read_groups(case: Case, names: list[str] | None, count: int) -> NDArray[np.int64] | None:
+    """Which group each sample is of, as codes 0, 1, ... in order of first appearance, (n,)."""
+    if case.csv and case.group_column:
+        path, values = case.csv, csv_labels(case.csv, case.group_column)
+    elif case.groups is None:
+        return None
+    elif not case.groups.is_file():
+        raise click.ClickException(f"{case.path}: the file of groups {case.groups} does not exist.")
+    elif names is not None:
+        path, values = case.groups, image_groups(case.groups, names)
+    else:
+        path, values = case.groups, stored(case.groups, "groups", "whole numbers or text")
+    if len(values) != count:
+        raise click.ClickException(
+            f"{path} holds {len(values)} groups, and there are {count} labels. "
+            "Each sample is of one group."
+        )
+    if values.dtype.kind == "U":
+        values = np.char.strip(values)
+        if (missing := values == "").any():
+            raise click.ClickException(
+                f"{path} names no group for sample {int(np.argmax(missing))}. Each sample is of one "
+                "group; give those that stand alone a name of their own."
+            )
+    _, first, codes = np.unique(values, return_index=True, return_inverse=True)
+    if len(first) == 1:
+        raise click.ClickException(
+            f"{path} holds the group {values.tolist()[0]!r} only, and no sample could be held out: a "
+            "group is never split. Add samples of others, or remove the groups from [data]."
+        )
+    return np.argsort(np.argsort(first))[codes].astype(np.int64)
+
+
+def image_groups(path: Path, names: list[str]) -> NDArray[Any]:
+    """The column `group` of a CSV whose column `file` holds each of `names` once, in their order."""
+    files, groups = csv_labels(path, "file").astype(str).tolist(), csv_labels(path, "group")
+    rows: dict[str, int] = {}
+    for row, file in enumerate(files):
+        if file in rows:
+            raise click.ClickException(f"{path} names {file!r} twice; an image is of one group.")
+        rows[file] = row
+    for lacking, place in ((set(names) - rows.keys(), "row"), (rows.keys() - set(names), "image")):
+        if lacking:
+            raise click.ClickException(
+                f"{path}: there is no {place} of {min(lacking)!r} ({len(lacking)} in all). It needs "
+                "one row for each image, with file as class/name.png."
+            )
+    return groups[[rows[name] for name in names]]
+
+
+def check_array(
+    array: NDArray[Any], wanted: Input, count: int, path: Path, others: str = ""
+) -> None:
+    """Raise click.ClickException unless dtype, shape and length are as declared and all finite.
+
+    `others` says what else holds `count` samples, where that is not the labels.
+    """
     if str(array.dtype) != wanted.dtype:
         raise click.ClickException(
             f"{path} has the dtype {array.dtype}, and case.toml declares {wanted.dtype} for the "
@@ -164,8 +228,8 @@ def check_array(array: NDArray[Any], wanted: Input, count: int, path: Path) -> N
         )
     if len(array) != count:
         raise click.ClickException(
-            f"{path} holds {len(array)} samples, and there are {count} labels. "
-            "One label belongs to each sample."
+            f"{path} holds {len(array)} samples, and "
+            + (others or f"there are {count} labels. One label belongs to each sample.")
         )
     if not array.flags.c_contiguous:
         raise click.ClickException(
@@ -173,7 +237,7 @@ def check_array(array: NDArray[Any], wanted: Input, count: int, path: Path) -> N
         )
     if array.dtype.kind != "f":
         return
-    step = max(1, CHUNK_BYTES // max(1, array[0].nbytes))
+    step = max(1, CHUNK_BYTES // max(1, array[:1].nbytes))
     for start in range(0, count, step):
         bad = ~np.isfinite(array[start : start + step]).reshape(min(step, count - start), -1)
         if bad.any():

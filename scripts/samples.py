@@ -1,4 +1,4 @@
-"""Opens the labelled test data of a case, batch by batch, in one order everywhere.
+"""Opens the test data of a case, or its unlabelled traffic, batch by batch, in one order everywhere.
 
 Arrays are memory-mapped and their pages given back as they are used; images are decoded as they
 are asked for. So memory does not grow with the number of samples.
@@ -23,18 +23,30 @@ Batch = dict[str, NDArray[Any]]
 
 
 class Samples:
-    """The test data: `len()`, `labels` (uint8, 1 = positive, shape (n,)), `names` (images only)."""
+    """The samples of a samples.json or a traffic.json: `len()`, and by index
+
+    `labels` (uint8, 1 = positive, shape (n,); without any, (0,), for traffic), `groups` (int64 codes,
+    (n,), or None) and `names` (images only).
+    """
 
     def __init__(self, case: Case, index: Path) -> None:
         content = read_json(index)
         self.case = case
-        self.labels: NDArray[np.uint8] = load(Path(content["labels"]))
+        self.labelled = "labels" in content
+        self.labels: NDArray[np.uint8] = (
+            load(Path(content["labels"])) if self.labelled else np.zeros(0, np.uint8)
+        )
+        self.groups: NDArray[np.int64] | None = (
+            load(Path(content["groups"])) if "groups" in content else None
+        )
         self.names: list[str] | None = content.get("names")
+        self._folder = Path(content["folder"]) if "folder" in content else None
         self._arrays = {name: load(Path(path)) for name, path in content["arrays"].items()}
+        self._count: int = len(self.labels) if self.labelled else content["samples"]
         self._used = 0
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self._count
 
     def batch(self, start: int, stop: int) -> Batch:
         """Samples start..stop-1: input name -> array of shape (stop - start, *sample shape).
@@ -68,7 +80,8 @@ class Samples:
 
     def _image(self, name: str) -> NDArray[Any]:
         assert self.case.images is not None
-        return decode(self.case.images.folder / name, self.case.images, self.case.inputs[0])
+        folder = self._folder or self.case.images.folder
+        return decode(folder / name, self.case.images, self.case.inputs[0])
 
     def _give_back(self) -> None:
         """Let the kernel drop pages already read: they would count as this process's memory."""

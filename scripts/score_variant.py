@@ -1,7 +1,8 @@
-"""Run the whole test set through one variant and store one logit per sample.
+"""Run all samples through one variant and store one logit for each.
 
 Reads   case.toml, samples.json, the model (the weights for torch_fp32, else model.onnx or model.plan)
-Writes  <variant>.logits.npy (float32, one per sample) and <variant>.score.json
+Writes  <variant>.logits.npy (float32, one per sample) and <variant>.score.json; of the unlabelled
+        samples, with --samples traffic.json, <variant>.traffic.npy and <variant>.traffic.json
 Runs    on the CPU, or with --device cuda on a GPU; TensorRT always on a GPU
 Usage   python3 -m scripts.score_variant data/digits/case.toml --variant onnx_fp32 \
             --samples results/digits/samples.json --mode local --device cpu \
@@ -45,6 +46,7 @@ def main(
 ) -> None:
     case = read_case(case_toml)
     data = Samples(case, samples)
+    step, told = get_step(out, data.labelled)
     threads = default_threads()
     opened = open_variant(case, variant, model, device, threads)
     with opened as (run, provider), writing(out) as temporary:
@@ -56,7 +58,7 @@ def main(
             )
     content = {
         "variant": variant,
-        "step": "score",
+        "step": step,
         "mode": mode,
         "device": device,
         "gpu": gpu_name(device),
@@ -68,8 +70,24 @@ def main(
         "logits": hashes([out]),
         "metrics": found,
     }
-    write_json(out.with_name(f"{variant}.score.json"), content)
-    click.echo(f"{variant}: {len(data)} samples scored on {provider}")
+    write_json(told, content)
+    kind = "" if data.labelled else "unlabelled "
+    click.echo(f"{variant}: {len(data)} {kind}samples scored on {provider}")
+
+
+def get_step(out: Path, labelled: bool) -> tuple[str, Path]:
+    """(step, the JSON beside the logits). Raises click.ClickException where the names do not fit."""
+    ending, json, step = (
+        (".logits.npy", ".score.json", "score")
+        if labelled
+        else (".traffic.npy", ".traffic.json", "traffic_score")
+    )
+    if not out.name.endswith(ending):
+        raise click.ClickException(
+            f"The logits of {'labelled' if labelled else 'unlabelled'} samples go into a file that "
+            f"is called <variant>{ending}, and --out is {out}. Change --out, or --samples."
+        )
+    return step, out.with_name(out.name.removesuffix(ending) + json)
 
 
 @contextmanager
@@ -151,13 +169,11 @@ def score(case: Case, run: Run, data: Samples, out: Path, name: str) -> dict[str
     return counts
 
 
-def progress(total: int, name: str) -> Any:
+def progress(total: int | None, name: str, unit: str = "samples") -> Any:
     """A bar on a terminal, nothing otherwise: the step prints its one line at the end."""
     from tqdm import tqdm
 
-    return tqdm(
-        total=total, desc=name, unit="samples", leave=False, disable=not sys.stderr.isatty()
-    )
+    return tqdm(total=total, desc=name, unit=unit, leave=False, disable=not sys.stderr.isatty())
 
 
 if __name__ == "__main__":

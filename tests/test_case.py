@@ -7,6 +7,7 @@ import pytest
 from toy_case import TOML, Toy
 
 from scripts.case import DTYPES, HEADS, Images, Input, read_case
+from scripts.case_rules import Rules
 
 IMAGES = """
 [images]
@@ -391,3 +392,179 @@ def test_a_byte_order_mark_is_no_key(read_toy: Toy) -> None:
     text = read_toy.toml.read_text(encoding="utf-8")
     read_toy.toml.write_text(text, encoding="utf-8-sig")
     read_toy.read()
+
+
+# ---- rules, unlabelled data and groups -------------------------------------------------------------
+
+DEFAULTS = Rules()
+EVERY_RULE = """
+[threshold]
+policy = "max_recall"
+recall_slack = 0
+guarantee = 0.9
+
+[gates]
+flip_rate = 0.01
+confidence = 0.99
+zero_flips = true
+precision_slack = 1
+latency_p99_ms = 20
+memory_mb = 512.5
+
+[ranking]
+weights = { latency = 3, throughput = 0, size = 1 }
+"""
+
+
+def test_without_a_rule_the_defaults_stand(toy: Toy) -> None:
+    case = read_case(toy.toml)
+    assert case.rules == DEFAULTS
+    assert (case.unlabelled, case.groups, case.group_column) == (None, None, None)
+    assert (DEFAULTS.policy, DEFAULTS.recall_slack, DEFAULTS.guarantee) == (
+        "max_recall", 0.005, None,
+    )  # fmt: skip
+    assert (DEFAULTS.flip_rate, DEFAULTS.confidence, DEFAULTS.zero_flips) == (0.001, 0.95, False)
+    assert (DEFAULTS.precision_slack, DEFAULTS.latency_p99_ms, DEFAULTS.memory_mb) == (
+        0.1, None, None,
+    )  # fmt: skip
+    assert DEFAULTS.weights == {"latency": 1.0}
+
+
+def test_empty_tables_are_the_defaults(toy: Toy) -> None:
+    toy.toml.write_text(TOML + "[threshold]\n[gates]\n[ranking]\n[data]\n")
+    assert read_case(toy.toml).rules == DEFAULTS
+
+
+def test_every_rule_is_read(toy: Toy) -> None:
+    toy.toml.write_text(TOML + EVERY_RULE)
+    rules = read_case(toy.toml).rules
+    assert rules == Rules(
+        "max_recall", 0.0, 0.9, 0.01, 0.99, True, 1.0, 20.0, 512.5, {"latency": 0.75, "size": 0.25}
+    )
+    assert {type(rules.precision_slack), type(rules.latency_p99_ms)} == {float}
+
+
+@pytest.mark.parametrize("objective", ["latency", "throughput", "memory", "size"])
+def test_an_objective_is_a_single_weight(toy: Toy, objective: str) -> None:
+    toy.toml.write_text(TOML + f'[ranking]\nobjective = "{objective}"\n')
+    assert read_case(toy.toml).rules.weights == {objective: 1.0}
+
+
+@pytest.mark.parametrize("largest", ["1e308", "5e-324", "1"])
+def test_weights_of_any_size_sum_to_1(toy: Toy, largest: str) -> None:
+    text = f"latency = {largest}, memory = {largest}, size = 0"
+    toy.toml.write_text(TOML + f"[ranking]\nweights = {{ {text} }}\n")
+    assert read_case(toy.toml).rules.weights == {"latency": 0.5, "memory": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "words"),
+    [
+        ("threshold", 'policy = "max_precision"', ["policy in [threshold]", "widest_gap"]),
+        ("threshold", 'policy = "widest"', ["'widest'", "did you mean 'widest_gap'?"]),
+        ("threshold", "policy = 1", ["'policy' in [threshold]", "must be a text"]),
+        ("threshold", "recall_slack = 1", ["recall_slack", "is 1;", "below 1"]),
+        ("threshold", "recall_slack = -0.1", ["recall_slack", "is -0.1;", "at least 0"]),
+        ("threshold", "recall_slack = nan", ["recall_slack", "nan"]),
+        ("threshold", "guarantee = 0.5", ["guarantee", "is 0.5;", "above 0.5 and below 1"]),
+        ("threshold", "guarantee = 1", ["guarantee", "is 1;", "above 0.5 and below 1"]),
+        ("threshold", "guarantee = 95", ["guarantee", "is 95;", "like 0.95"]),
+        ("threshold", "guarantee = true", ["'guarantee'", "true or false (True)", "a number"]),
+        (
+            "threshold",
+            'policy = "widest_gap"\nguarantee = 0.9',
+            ["policy = 'widest_gap'", "guarantee", "leave one"],
+        ),
+        ("threshold", "slack = 0.1", ["unknown key 'slack'", "did you mean 'recall_slack'?"]),
+        ("gates", "flip_rate = 0", ["flip_rate", "is 0;", "between 0 and 1"]),
+        ("gates", "flip_rate = 1.0", ["flip_rate", "is 1.0;", "between 0 and 1"]),
+        ("gates", "flip_rate = nan", ["flip_rate", "nan"]),
+        ("gates", "confidence = 0.3", ["confidence in [gates]", "0.3", "above 0.5 and below 1"]),
+        ("gates", "confidence = inf", ["confidence in [gates]", "inf"]),
+        ("gates", "zero_flips = 1", ["'zero_flips'", "a whole number (1)", "true or false"]),
+        ("gates", 'zero_flips = "yes"', ["'zero_flips'", "'yes'", "must be true or false"]),
+        ("gates", "precision_slack = -0.01", ["precision_slack", "-0.01", "0 to 1"]),
+        ("gates", "precision_slack = 1.01", ["precision_slack", "1.01", "0 to 1"]),
+        ("gates", "precision_slack = nan", ["precision_slack", "nan"]),
+        ("gates", "latency_p99_ms = 0", ["latency_p99_ms", "is 0;", "above 0"]),
+        ("gates", "latency_p99_ms = -3.5", ["latency_p99_ms", "-3.5", "above 0"]),
+        ("gates", "latency_p99_ms = inf", ["latency_p99_ms", "inf", "finite"]),
+        ("gates", "memory_mb = nan", ["memory_mb", "nan", "finite"]),
+        ("gates", f"memory_mb = {10**400}", ["memory_mb", "finite"]),
+        ("gates", 'memory_mb = "1 GB"', ["'memory_mb'", "'1 GB'", "a number"]),
+        ("gates", "latency_ms = 3", ["unknown key 'latency_ms'", "'latency_p99_ms'?"]),
+        ("ranking", 'objective = "speed"', ["objective in [ranking]", "'speed'", "throughput"]),
+        ("ranking", 'objective = "latency"\nweights = { size = 1 }', ["keep one of the two"]),
+        ("ranking", "weights = {}", ["weights in [ranking] is {}", "above 0"]),
+        ("ranking", "weights = { size = 0 }", ["'size': 0", "at least one", "above 0"]),
+        ("ranking", "weights = { size = -1 }", ["weight of size", "-1", "at least 0"]),
+        ("ranking", "weights = { size = nan, memory = 1 }", ["weight of size", "nan"]),
+        ("ranking", "weights = { size = true }", ["'size' in [ranking.weights]", "a number"]),
+        ("ranking", "weights = { speed = 1 }", ["unknown key 'speed' in [ranking.weights]"]),
+        ("ranking", "weights = 3", ["'weights' in [ranking]", "(3)", "a table"]),
+        ("ranking", 'weights = "latency"', ["'weights' in [ranking]", "a table"]),
+    ],
+)
+def test_a_bad_rule_is_quoted(read_toy: Toy, table: str, line: str, words: list[str]) -> None:
+    read_toy.toml.write_text(f"{TOML}\n[{table}]\n{line}\n")
+    read_toy.refuses(read_toy.read, read_toy.toml, *words)
+
+
+@pytest.mark.parametrize("table", ["threshold", "gates", "ranking", "data"])
+def test_a_rule_that_is_no_table_is_refused(read_toy: Toy, table: str) -> None:
+    read_toy.toml.write_text(f"{table} = 3\n{TOML}")
+    read_toy.refuses(read_toy.read, f"'{table}' in the top of the file", "(3)", "a table")
+
+
+def test_the_places_of_unlabelled_data_and_groups_are_read(toy: Toy) -> None:
+    toy.toml.write_text(TOML + '[data]\nunlabelled = "new/traffic"\ngroups = "g.npy"\n')
+    case = read_case(toy.toml)
+    assert (case.unlabelled, case.groups) == (toy.folder / "new/traffic", toy.folder / "g.npy")
+    toy.toml.write_text(csv_toml() + '[data]\nunlabelled = "new.csv"\ngroup_column = "patient"\n')
+    case = read_case(toy.toml)
+    assert (case.unlabelled, case.group_column) == (toy.folder / "new.csv", "patient")
+    assert case.groups is None
+
+
+@pytest.mark.parametrize("key", ["unlabelled", "groups"])
+@pytest.mark.parametrize("value", ["/elsewhere/traffic", "../traffic", "a/../../b"])
+def test_data_that_leaves_the_folder_is_refused(read_toy: Toy, key: str, value: str) -> None:
+    read_toy.toml.write_text(f'{TOML}\n[data]\n{key} = "{value}"\n')
+    read_toy.refuses(read_toy.read, f"{value!r} leaves the folder {read_toy.folder}")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("[data]\nunlabeled = 'traffic'", ["unknown key 'unlabeled'", "did you mean 'unlabelled'"]),
+        ("[data]\nunlabelled = 3", ["'unlabelled' in [data]", "(3)", "a text"]),
+        ("[data]\n'unlabelled' = 'traffic'", ["write it once, as unlabelled ="]),
+        ("[data]\nunlabelled = '''traffic'''", ["write it once, as unlabelled ="]),
+        ("[data]\nunlabelled = 'my traffic'", ["unlabelled is 'my traffic'", "letters, digits"]),
+        ("[data]\nunlabelled = ''", ["unlabelled is ''", "letters, digits"]),
+        ("data.unlabelled = 'traffic'", ["unknown key 'data' in [labels]"]),
+        ("[data]\ngroup_column = 'patient'", ["no use for 'group_column'", "groups"]),
+        ("[data]\ngroups = 3", ["'groups' in [data]", "(3)", "a text"]),
+        ("[model.arguments]\nunlabelled = 'a'", ["unlabelled = 'a'", "outside of [data]"]),
+    ],
+)
+def test_a_bad_table_of_data(read_toy: Toy, more: str, words: list[str]) -> None:
+    read_toy.toml.write_text(f"{TOML}\n{more}\n")
+    read_toy.refuses(read_toy.read, read_toy.toml, *words)
+
+
+def test_an_inline_table_hides_unlabelled_from_make_and_is_refused(read_toy: Toy) -> None:
+    read_toy.toml.write_text("data = { unlabelled = 'traffic' }\n" + TOML)
+    read_toy.refuses(read_toy.read, "write it once, as unlabelled =", "on a line of its own")
+
+
+def test_groups_of_a_csv_are_a_column(read_toy: Toy) -> None:
+    read_toy.toml.write_text(csv_toml() + '[data]\ngroups = "groups.npy"\n')
+    read_toy.refuses(read_toy.read, "no use for 'groups'", "[csv]", "group_column")
+
+
+@pytest.mark.parametrize("name", ["labels", "groups", "torch_fp32", "onnx_fp16"])
+def test_an_input_of_a_csv_takes_no_name_of_another_result(read_toy: Toy, name: str) -> None:
+    """results/<case>/<name>.npy or <name>.traffic.npy would be two things."""
+    read_toy.toml.write_text(csv_toml().replace('name = "x"', f'name = "{name}"'))
+    read_toy.refuses(read_toy.read, f"cannot be called {name!r}")

@@ -801,6 +801,193 @@ def test_a_bad_second_input_leaves_the_array_of_the_first(csv_toy: Toy) -> None:
     csv_toy.refuses(csv_toy.read, "sample 1", "column 'b'", "300")
 
 
+# ---- groups --------------------------------------------------------------------------------------
+
+GROUPS = np.array([9, 4, 9, -2, 4, 9])
+CODES = [0, 1, 0, 2, 1, 0]  # in order of first appearance
+
+
+def opened(toy: Toy) -> Samples:
+    return Samples(read_case(toy.toml), toy.samples)
+
+
+def codes(toy: Toy) -> list[int]:
+    groups = opened(toy).groups
+    assert groups is not None and groups.dtype == np.int64 and groups.shape == (len(opened(toy)),)
+    return groups.tolist()
+
+
+def group_by(toy: Toy, stored: Any) -> None:
+    """The case with these groups for its arrays."""
+    text = toy.toml.read_text()
+    toy.toml.write_text(text + ('[data]\ngroups = "groups.npy"\n' * ("[data]" not in text)))
+    toy.save("groups.npy", stored)
+
+
+@pytest.fixture
+def grouped_toy(toy: Toy) -> Toy:
+    """The case with groups, after a good read_samples."""
+    group_by(toy, GROUPS)
+    accepted(toy, 6, 3)
+    return toy
+
+
+def test_groups_are_named_and_hashed_in_the_result(grouped_toy: Toy) -> None:
+    content = json.loads(grouped_toy.samples.read_text())
+    assert content["groups"] == "results/toy/groups.npy"
+    path = grouped_toy.folder / "groups.npy"
+    assert content["inputs"][str(path)] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert codes(grouped_toy) == CODES
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        GROUPS.astype(np.int8),
+        GROUPS.astype(np.float64),
+        GROUPS[:, None],
+        GROUPS.astype(str),
+        np.array(["anna", "b", "anna ", "Anna", " b", "anna"]),
+        GROUPS.astype(np.uint64),
+    ],
+    ids=["int8", "whole floats", "column", "text", "spaces around", "uint64"],
+)
+def test_groups_of_every_kind_are_read(toy: Toy, stored: NDArray[Any]) -> None:
+    group_by(toy, stored)
+    accepted(toy, 6, 3)
+    assert codes(toy) == CODES
+
+
+def test_groups_of_one_sample_each_are_read(toy: Toy) -> None:
+    group_by(toy, np.array([5, 3, 4, 0, 2, 1]))
+    accepted(toy, 6, 3)
+    assert codes(toy) == [0, 1, 2, 3, 4, 5]
+
+
+def test_many_groups_are_coded_in_order_of_first_appearance(toy: Toy) -> None:
+    random = np.random.default_rng(4)
+    stored = random.integers(0, 300, 2000)
+    toy.save("inputs.npy", np.zeros((2000, 2), np.float32))
+    toy.save("labels.npy", np.arange(2000) % 2)
+    group_by(toy, stored)
+    accepted(toy, 2000, 1000)
+    first: dict[int, int] = {}
+    assert codes(toy) == [first.setdefault(group, len(first)) for group in stored.tolist()]
+
+
+def test_groups_that_are_left_over_are_not_read(grouped_toy: Toy) -> None:
+    grouped_toy.change('[data]\ngroups = "groups.npy"\n', "")
+    accepted(grouped_toy, 6, 3)
+    assert (grouped_toy.results / "groups.npy").exists(), "nothing was left over"
+    assert opened(grouped_toy).groups is None
+    assert "groups" not in json.loads(grouped_toy.samples.read_text())
+
+
+@pytest.mark.parametrize(
+    ("stored", "words"),
+    [
+        (GROUPS[:5], ["5 groups", "6 labels", "one group"]),
+        (GROUPS[:0], ["0 groups", "6 labels"]),
+        (np.arange(12).reshape(6, 2), ["shape (6, 2)", "groups are (n,)"]),
+        (np.array([1, 2, np.nan, 1, 2, 2]), ["no whole numbers", "nan", "or text"]),
+        (np.array([1, 2, 2.5, 1, 2, 2]), ["no whole numbers", "2.5"]),
+        (np.array(["a", "b", "", "a", "b", "a"]), ["no group for sample 2"]),
+        (np.array(["a", "b", "a", "a", " ", "a"]), ["no group for sample 4"]),
+        (GROUPS.astype("S2"), ["dtype |S2", "whole numbers or text"]),
+        (GROUPS.astype(complex), ["dtype complex128"]),
+        (np.array(["a", None] * 3, object), ["without objects"]),
+        (np.full(6, 7), ["the group 7 only", "[data]"]),
+        (np.full(6, "clinic"), ["the group 'clinic' only", "held out"]),
+    ],
+)
+def test_bad_groups_are_refused(grouped_toy: Toy, stored: Any, words: list[str]) -> None:
+    grouped_toy.save("groups.npy", stored)
+    grouped_toy.refuses(grouped_toy.read, grouped_toy.folder / "groups.npy", *words)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, folder_instead])
+def test_missing_groups_are_named(grouped_toy: Toy, damage: Callable[[Path], None]) -> None:
+    damage(grouped_toy.folder / "groups.npy")
+    grouped_toy.refuses(grouped_toy.read, grouped_toy.toml, "data/toy/groups.npy does not exist")
+
+
+LISTED = "file,group\nyes/c.png,7\nno/a.png,mr x\nyes/a.png,7\nno/b.png,mr x\n"
+
+
+@pytest.fixture
+def listed_toy(toy: Toy) -> Toy:
+    """The case with images and their groups, after a good read_samples."""
+    images_case(toy, "rgb", (3, 9, 12), '[data]\ngroups = "groups.csv"\n')
+    toy.write("groups.csv", LISTED)
+    accepted(toy, 4, 2)
+    return toy
+
+
+def test_groups_of_images_are_found_by_their_names(listed_toy: Toy) -> None:
+    assert codes(listed_toy) == [0, 0, 1, 1]
+    assert "data/toy/groups.csv" in json.loads(listed_toy.samples.read_text())["inputs"]
+    listed_toy.write(
+        "groups.csv", "group,note,file\n1,,no/b.png\n2,,no/a.png\n1,,yes/a.png\n3,,yes/c.png"
+    )
+    accepted(listed_toy, 4, 2)
+    assert codes(listed_toy) == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("no/b.png,mr x\n", "", ["no row of 'no/b.png'", "1 in all", "class/name.png"]),
+        ("no/b.png", "b.png", ["no row of 'no/b.png'"]),
+        ("no/b.png", "no/a.png", ["'no/a.png' twice"]),
+        ("yes/c.png,7\n", "yes/c.png,7\nyes/d.png,7\n", ["no image of 'yes/d.png'", "1 in all"]),
+        ("yes/c.png,7", "yes/c.png,", ["no group for sample 3"]),
+        ("file,group", "file,patient", ["no column 'group'", "file, patient"]),
+        ("file,group", "name,group", ["no column 'file'"]),
+        (LISTED, "", ["empty"]),
+        (LISTED, "file,group\n", ["no row of 'no/a.png'", "4 in all"]),
+        (",mr x", ",7", ["the group 7 only"]),
+    ],
+)
+def test_bad_groups_of_images(listed_toy: Toy, old: str, new: str, words: list[str]) -> None:
+    listed_toy.write("groups.csv", LISTED.replace(old, new))
+    listed_toy.refuses(listed_toy.read, listed_toy.folder / "groups.csv", *words)
+
+
+def test_groups_of_images_that_are_no_csv_are_named(listed_toy: Toy) -> None:
+    listed_toy.save("groups.npy", GROUPS)
+    listed_toy.change("groups.csv", "groups.npy")
+    listed_toy.refuses(listed_toy.read, listed_toy.folder / "groups.npy", "not a CSV in UTF-8")
+
+
+@pytest.fixture
+def column_toy(toy: Toy) -> Toy:
+    """The case with a CSV and a column of groups, after a good read_samples."""
+    csv_case(toy, "id,a,b,label\nr1,1,2,0\nr2,3,4,1\nr1,5,6,1\n")
+    toy.toml.write_text(toy.toml.read_text() + '[data]\ngroup_column = "id"\n')
+    accepted(toy, 3, 2)
+    return toy
+
+
+def test_groups_of_a_csv_come_from_a_column(column_toy: Toy) -> None:
+    assert codes(column_toy) == [0, 1, 0]
+    column_toy.write("data.csv", "id,a,b,label\n30,1,2,0\n7,3,4,1\n 30,5,6,1\n")
+    accepted(column_toy, 3, 2)
+    assert codes(column_toy) == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("r2,", ",", ["no group for sample 1"]),
+        ("r2,", "r1,", ["the group 'r1' only"]),
+        ("id,", "patient,", ["no column 'id'", "patient, a, b"]),
+    ],
+)
+def test_a_bad_column_of_groups(column_toy: Toy, old: str, new: str, words: list[str]) -> None:
+    column_toy.change(old, new, "data.csv")
+    column_toy.refuses(column_toy.read, column_toy.folder / "data.csv", *words)
+
+
 # ---- a full disk ---------------------------------------------------------------------------------
 
 
