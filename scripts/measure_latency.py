@@ -1,7 +1,8 @@
 """Time every variant in process, interleaved, so that drift of the machine hits all alike.
 
 Reads   case.toml, samples.json, the models
-Writes  latency.json: p50, p90, p99 and throughput at batch 1 and at the largest batch
+Writes  latency.json: p50, p90, p99 with its upper 95 % bound, and throughput, at batch 1 and at the
+        largest batch
 Runs    on the CPU, or with --device cuda on a GPU; nothing else should run beside it
 Usage   python3 -m scripts.measure_latency data/digits/case.toml --mode local --device cpu \
             --samples results/digits/samples.json --out results/digits/latency.json \
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from scripts.case import read_case
 from scripts.files import gpu_name, hashes, versions, write_json
 from scripts.onnx_session import default_threads
+from scripts.percentiles import CONFIDENCE, upper
 from scripts.samples import Batch, Samples
 from scripts.score_variant import Run, open_variant
 from scripts.variants import BY_NAME
@@ -105,7 +107,10 @@ def interleave(runs: dict[str, Run], batch: Batch) -> dict[str, NDArray[np.float
 
 
 def summary(seconds: NDArray[np.float64], batch: int) -> dict[str, Any]:
-    """Percentiles in milliseconds, samples per second, and the median of each block of rounds."""
+    """Percentiles in milliseconds, samples per second, and the median of each block of rounds.
+
+    latency_p99_upper_ms is None with fewer than 299 rounds.
+    """
     p50, p90, p99 = (float(p) * 1e3 for p in np.percentile(seconds, [50, 90, 99]))
     blocks = [float(np.median(block)) * 1e3 for block in np.array_split(seconds, BLOCKS)]
     return {
@@ -113,6 +118,7 @@ def summary(seconds: NDArray[np.float64], batch: int) -> dict[str, Any]:
         "latency_p50_ms": p50,
         "latency_p90_ms": p90,
         "latency_p99_ms": p99,
+        "latency_p99_upper_ms": upper(seconds * 1e3, 0.99, CONFIDENCE),
         "throughput_per_s": batch * len(seconds) / float(seconds.sum()),
         "block_p50_ms": blocks,
     }

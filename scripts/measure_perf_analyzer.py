@@ -5,6 +5,11 @@ perf_analyzer repeats windows until three in a row agree on throughput and on th
 never do it exits with 2 and gives no figures; then exactly as many requests as three windows had are
 measured once, and that level is marked as not stable.
 
+The upper bound of p99, `latency_p99_upper_ms`, is null: it is not measured here, since it takes every
+latency, and the report has percentiles only. perf_analyzer would write each request's times with
+--profile-export-file, and beside them every number that was sent, as text: with images, gigabytes a
+level. scripts/measure_served.py measures it, on the same model with the same requests in flight.
+
 Reads   case.toml, samples.json; the hashes of the model's files in model_repository/
 Writes  <variant>.perf.json
 Runs    in the client container (NVIDIA's SDK image), beside a server that has loaded the variant
@@ -142,6 +147,7 @@ def measure(model: str, http: str, grpc: str, data: Path, concurrency: int) -> F
     return {
         "concurrency": concurrency,
         **read_report(report, concurrency),
+        "latency_p99_upper_ms": None,
         "stable": code != UNSTABLE,
         "statistics": {"average_batch": inferences / max(executions, 1)},
     }

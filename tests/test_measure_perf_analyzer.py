@@ -132,13 +132,13 @@ def test_what_it_finds_in_our_units(case: Toy, http: str) -> None:
     }  # fmt: skip
     assert found["levels"][1] == {
         "concurrency": 2, "throughput_per_s": 150.5, "latency_p50_ms": 8.0, "latency_p90_ms": 9.0,
-        "latency_p95_ms": 9.5, "latency_p99_ms": 12.345, "stable": True,
+        "latency_p95_ms": 9.5, "latency_p99_ms": 12.345, "latency_p99_upper_ms": None, "stable": True,
         "statistics": {"average_batch": 2.0},
     }  # fmt: skip
     assert [one["concurrency"] for one in found["levels"]] == [1, 2, 4, 8, 16]
     assert found["best"] == {
         "concurrency": 8, "throughput_per_s": 204.0, "latency_p50_ms": 8.0, "latency_p90_ms": 9.0,
-        "latency_p95_ms": 9.5, "latency_p99_ms": 12.345,
+        "latency_p95_ms": 9.5, "latency_p99_ms": 12.345, "latency_p99_upper_ms": None,
     }  # fmt: skip
 
 

@@ -2,6 +2,14 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +21,15 @@ from toy_case import Toy, run
 
 from scripts import measure_served
 from scripts.bench_served import measure_ceiling
-from scripts.measure_served import climb, drive, pool
+from scripts.measure_served import (
+    climb,
+    drive,
+    gpu_memory_mb,
+    hold,
+    memory_mb,
+    pool,
+    seconds_since_start,
+)
 from scripts.samples import Samples
 
 
@@ -25,16 +41,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure_served, "WARM_UP", 0.05)
 
 
-def step(toy: Toy, *variants: str) -> Result:
+def step(toy: Toy, *variants: str, device: str = "cpu") -> Result:
     return run(
         measure_served.main, toy.toml, "--samples", toy.samples, "--repository", "models",
-        "--results", toy.results, "--mode", "local", "--device", "cpu",
+        "--results", toy.results, "--mode", "local", "--device", device,
         "--out", toy.results / "served_latency.json", *(variants or ("onnx_fp32",)),
     )  # fmt: skip
 
 
-def measured(toy: Toy, *variants: str) -> dict[str, Any]:
-    done = step(toy, *variants)
+def measured(toy: Toy, *variants: str, device: str = "cpu") -> dict[str, Any]:
+    done = step(toy, *variants, device=device)
     assert done.exit_code == 0, done.output
     assert "requests/s at " in done.output
     found: dict[str, Any] = json.loads((toy.results / "served_latency.json").read_text())
@@ -63,9 +79,10 @@ def test_levels_that_make_sense(toy: Toy) -> None:
             check_level(name, one)
         top = max(one["throughput_per_s"] for one in levels)
         assert row["best"]["throughput_per_s"] == top
-        assert set(row["best"]) == {"concurrency", "throughput_per_s"} | {
-            f"latency_p{p}_ms" for p in (50, 90, 95, 99)
-        }
+        assert set(row["best"]) == {
+            "concurrency", "throughput_per_s", "latency_p50_ms", "latency_p90_ms",
+            "latency_p95_ms", "latency_p99_ms", "latency_p99_upper_ms", "latency_p50_interval_ms",
+        }  # fmt: skip
         assert levels[2]["statistics"]["average_batch"] > 1, "batches formed"
     assert found["variants"]["onnx_fp32"]["backend"] == "onnxruntime"
 
@@ -75,6 +92,10 @@ def check_level(name: str, level: dict[str, Any]) -> None:
     assert level["throughput_per_s"] > 0, shown
     times = [level[f"latency_p{p}_ms"] for p in (50, 90, 95, 99)]
     assert times == sorted(times) and times[0] > 0, shown
+    low, high = level["latency_p50_interval_ms"]
+    assert 0 < low <= times[0] <= high, shown
+    bound = level["latency_p99_upper_ms"]
+    assert bound is None if level["requests"] < 299 else bound >= times[3], shown
     assert level["requests"] >= 50 and level["samples_checked"] >= level["requests"], shown
     assert level["throughput_per_s"] == pytest.approx(level["requests"] / level["seconds"])
     assert 0 < level["generator_cpu_share"] < 2, shown
@@ -146,6 +167,168 @@ def test_other_numbers_of_logits_and_samples(toy: Toy) -> None:
     assert "5 logits and 61 samples" in step(toy).output
 
 
+# ---- what the server costs -------------------------------------------------------------------------
+
+
+def test_a_server_that_starts_slowly_and_once_holds_much(toy: Toy) -> None:
+    """Its stub does, which is a process of its own; what it gave back counts too."""
+    store(toy)
+    for end in ("logits.npy", "verdicts.json"):
+        content = (toy.results / f"onnx_fp32.{end}").read_bytes()
+        (toy.results / f"onnx_fp16.{end}").write_bytes(content)
+    plant(Path("models"), "toy_onnx_fp32")
+    plant(Path("models"), "toy_onnx_fp16", "self.executed == 3 and np.ones(25_000_000)")  # 200 MB
+    model = Path("models/toy_onnx_fp16/1/model.py")
+    text = model.read_text()
+    assert text.count("        self.executed = 0") == 1
+    model.write_text(
+        text.replace("        self.executed = 0", "        time.sleep(1); self.executed = 0")
+    )
+    begin = time.monotonic()
+    rows = measured(toy, "onnx_fp32", "onnx_fp16")["variants"]
+    took = time.monotonic() - begin
+    plain, costly = rows["onnx_fp32"], rows["onnx_fp16"]
+    assert plain["gpu_memory_mb"] is costly["gpu_memory_mb"] is None
+    assert plain["start_s"] > 0.05 and costly["start_s"] > 1
+    windows = sum(level["seconds"] for row in rows.values() for level in row["levels"])
+    assert plain["start_s"] + costly["start_s"] + windows < took, "what follows is no part of it"
+    assert 30 < plain["memory_mb"] < 200, "tritonserver, NumPy"
+    assert 190 < costly["memory_mb"] - plain["memory_mb"] < 230
+
+
+def test_the_memory_of_the_gpu_is_asked_where_there_is_one(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(measure_served, "gpu_name", lambda device: f"a {device} device")
+    monkeypatch.setattr(measure_served, "gpu_memory_mb", lambda at: asked.append(at) or 345.5)
+    store(toy)
+    plant(Path("models"), "toy_onnx_fp32")
+    assert measured(toy)["variants"]["onnx_fp32"]["gpu_memory_mb"] is None
+    assert not asked
+    found = measured(toy, device="cuda")
+    assert found["gpu"] == "a cuda device"
+    assert found["variants"]["onnx_fp32"]["gpu_memory_mb"] == 345.5
+    assert len(asked) == 1 and asked[0].startswith("127.0.0.1:")
+
+
+def test_the_age_of_a_process(tmp_path: Path) -> None:
+    """Also where its name looks like fields of /proc/<pid>/stat."""
+    program = tmp_path / "a) b 3 ("
+    program.symlink_to("/bin/sleep")
+    before = time.monotonic()
+    with subprocess.Popen([program, "60"]) as process:
+        after = time.monotonic()
+        time.sleep(0.3)
+        youngest = time.monotonic() - after
+        age = seconds_since_start(process.pid)
+        oldest = time.monotonic() - before
+        process.kill()
+    assert youngest - 0.02 < age < oldest + 0.02, "the kernel counts hundredths"
+
+
+HOLDS = """\
+import mmap, os, sys
+held = mmap.mmap(-1, 64 << 20)
+for at in range(0, len(held), 4096):
+    held[at] = 1
+if not os.fork():
+    sum(held[at] for at in range(0, len(held), 4096))
+    freed = bytearray(b"x" * (32 << 20))
+    del freed
+    print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_shared_memory_counts_once_and_what_was_given_back_too() -> None:
+    """64 MiB that two processes share, and 32 MiB and their copy that one of them had for a moment."""
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", HOLDS],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stdin is not None
+        assert process.stdout.readline() == "ready\n"
+        found = memory_mb(process.pid)
+        process.stdin.close()
+    own = memory_mb(os.getpgrp())
+    assert found is not None and 128 * 1.048576 < found < 150 * 1.048576
+    assert own is not None and own != found, "the group of the tests is another"
+
+
+def put(proc: Path, pid: int, group: int, memory: str, pss: str = "") -> None:
+    (proc / str(pid)).mkdir(parents=True)
+    (proc / str(pid) / "stat").write_text(f"{pid} (some (name) 7) S 1 {group} {group} 0 -1 4194560")
+    (proc / str(pid) / "status").write_text(f"Name:\tsome\nThreads:\t5\n{memory}")
+    if pss:
+        (proc / str(pid) / "smaps_rollup").write_text(f"0-1 ---p 0 00:00 0  [rollup]\n{pss}")
+
+
+def test_the_memory_of_a_group_by_hand(tmp_path: Path) -> None:
+    put(tmp_path, 7, 7, "VmHWM:\t 5000 kB\nVmRSS:\t 4000 kB\n", "Rss: 4000 kB\nPss: 3000 kB\n")
+    assert memory_mb(7, tmp_path) == pytest.approx(4.096)
+    put(tmp_path, 8, 7, "VmHWM:\t 900 kB\nVmRSS:\t 800 kB\n")  # the kernel tells no PSS
+    assert memory_mb(7, tmp_path) == pytest.approx(4.096 + 0.9216)
+    put(tmp_path, 9, 9, "VmHWM:\t 7000 kB\nVmRSS:\t 7000 kB\n")  # another group
+    put(tmp_path, 10, 7, "")  # has ended, and nobody has asked for its exit code
+    (tmp_path / "11").mkdir()  # gone meanwhile
+    assert memory_mb(7, tmp_path) == pytest.approx(4.096 + 0.9216)
+    assert memory_mb(9, tmp_path) == pytest.approx(7.168)
+    put(tmp_path, 12, 12, "VmRSS:\t 800 kB\n")  # a kernel that tells no peak
+    assert memory_mb(12, tmp_path) is None
+
+
+@contextmanager
+def metrics(text: str) -> Iterator[str]:
+    """The address of a server that answers so where Triton tells its metrics."""
+
+    class Metrics(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/metrics" else 404)
+            self.end_headers()
+            self.wfile.write(text.encode() if self.path == "/metrics" else b"")
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Metrics)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+ROWS = """\
+# HELP nv_gpu_memory_used_bytes GPU used memory, in bytes
+# TYPE nv_gpu_memory_used_bytes gauge
+nv_gpu_memory_total_bytes{gpu_uuid="GPU-1"} 85899345920
+"""
+USED = 'nv_gpu_memory_used_bytes{gpu_uuid="GPU-%d"} %s\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (ROWS + USED % (1, "1234567890"), 1234.56789),
+        (ROWS + USED % (1, "1.5e+09") + USED % (2, "500000000.000000"), 2000),
+        (ROWS + USED % (1, "0"), None),
+        (ROWS, None),
+        ("", None),
+    ],
+)
+def test_the_memory_of_the_gpus(text: str, wanted: float | None) -> None:
+    with metrics(text) as address:
+        assert gpu_memory_mb(address) == wanted
+
+
+def test_a_server_without_metrics() -> None:
+    assert gpu_memory_mb("127.0.0.1:9") is None
+
+
 def test_the_ceiling_of_the_generator(tmp_path: Path) -> None:
     found = measure_ceiling(tmp_path)
     assert found["throughput_per_s"] == max(one["throughput_per_s"] for one in found["levels"])
@@ -195,6 +378,29 @@ def test_the_bounds_of_a_window(
 
     answers, end = load(send, 2, seconds, counts)
     assert sum(answer.at <= end for answer in answers) in wanted
+
+
+@pytest.mark.parametrize(("requests", "bounded"), [(298, False), (299, True)])
+def test_the_bounds_are_those_of_the_window(
+    monkeypatch: pytest.MonkeyPatch, requests: int, bounded: bool
+) -> None:
+    """Of 299, the bound of p99 is the largest; that of the median stands around it."""
+
+    async def connect(*_: Any) -> Any:
+        async def send(request: bytes) -> bytes:
+            await asyncio.sleep(0.0005)
+            return request
+
+        return send, lambda: asyncio.sleep(0)
+
+    monkeypatch.setattr(measure_served, "connect", connect)
+    monkeypatch.setattr(measure_served, "SECONDS", (0.0, 60.0))
+    monkeypatch.setattr(measure_served, "REQUESTS", (requests, requests))
+    answers, level = asyncio.run(hold(None, "m", [b"a"], 1))  # type: ignore[arg-type]
+    took = np.sort([answer.took for answer in answers[-requests:]]) * 1e3
+    assert level["requests"] == requests
+    assert level["latency_p99_upper_ms"] == (took[-1] if bounded else None)
+    assert level["latency_p50_interval_ms"] == (took[requests - 167], took[166])
 
 
 @pytest.mark.parametrize(
