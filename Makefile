@@ -1,6 +1,7 @@
 # Verdict: one rule per arrow, from a .pth to a Triton model with the proof beside it.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
+short := $(filter-out --%,$(firstword -$(MAKEFLAGS)))
 MAKEFLAGS += --no-builtin-rules --warn-undefined-variables --no-print-directory
 # No .DELETE_ON_ERROR: every step renames whole files into place, and make would delete the untouched
 # second file of a pair, a good result, when the step that makes both is refused.
@@ -113,8 +114,21 @@ endif
 MODEL := $(TOML) $(WEIGHTS) $(filter %.py,$(FILES))
 DATA := $(filter-out $(MODEL),$(FILES))
 
-# Every variant that runs here, from the one list.
-VARIANTS := $(shell $(PYTHON) -m scripts.variants --mode $(MODE) --gpu $(GPU) --skip $(SKIP))
+# Every variant that runs here, from the one list. Some are made only where a step finds a reason to:
+# what those steps have decided stands in decided.mk, which make brings up to date first, and then
+# reads again. Not where it is only asked what would be done.
+MADE :=
+VERBS := all promote results/report.% $(R)/report.% $(REPO)/$(CASE)/config.pbtxt $(R)/production.json
+ifneq ($(filter $(VERBS),$(MAKECMDGOALS)),)
+ifeq ($(findstring n,$(short))$(findstring q,$(short))$(findstring t,$(short)),)
+include $(R)/decided.mk
+else
+-include $(R)/decided.mk
+endif
+endif
+LISTED := --mode $(MODE) --gpu $(GPU) --skip $(SKIP) --made $(MADE)
+VARIANTS := $(shell $(PYTHON) -m scripts.variants $(LISTED))
+DECISIONS := $(shell $(PYTHON) -m scripts.variants $(LISTED) --decided)
 ifeq ($(VARIANTS),)
   $(error $(PYTHON) -m scripts.variants, which lists the variants, failed; its words stand above)
 endif
@@ -138,7 +152,7 @@ closure = $(1) $(foreach m,$(patsubst $(1):%,%,$(filter $(1):%,$(EDGES))),$(call
 sources = $(patsubst %,scripts/%.py,$(sort $(call closure,$(1))))
 code = $(sources) $(call where,$(2))
 
-all: $(call where,pytorch) $(R)/request.json results/report.md $(R)/report.md $(REPO)/$(CASE)/config.pbtxt $(if $(filter yes,$(SERVED)),$(R)/production.json) ## check, convert, compare, conclude, publish: the report of CASE
+all: $(call where,pytorch) $(R)/request.json results/report.md $(R)/report.md $(R)/report.html $(REPO)/$(CASE)/config.pbtxt $(if $(filter yes,$(SERVED)),$(R)/production.json) ## check, convert, compare, conclude, publish: the report of CASE
 
 # ---- set-up, once --------------------------------------------------------------------------------
 $(INSTALLED): $(REQUIREMENTS)
@@ -201,6 +215,34 @@ $(REPO)/$(CASE)_torchscript_fp32/1/model.pt: $(R)/torch_fp32.check.json $(MODEL)
 $(REPO)/$(CASE)_onnx_fp16/1/model.onnx: $(REPO)/$(CASE)_onnx_fp32/1/model.onnx $(call code,convert_fp16,pytorch)
 	$(Q)$(call in,pytorch) scripts.convert_fp16 $(TOML) --samples $(R)/samples.json --model $< --out $@
 
+$(REPO)/$(CASE)_onnx_int8/1/model.onnx: $(REPO)/$(CASE)_onnx_fp32/1/model.onnx $(R)/samples.json $(R)/labels.npy $(TOML) $(call code,quantize_int8,pytorch)
+	$(Q)$(call in,pytorch) scripts.quantize_int8 $(TOML) --samples $(R)/samples.json --model $< --out $@
+
+# Whether the runtime computes in bfloat16, and which nodes left in float32 take a variant's flips back.
+$(R)/onnx_bf16.support.json: $(REPO)/$(CASE)_onnx_fp32/1/model.onnx $(R)/samples.json $(TOML) $(call code,check_bfloat16,pytorch)
+	$(Q)$(call in,pytorch) scripts.check_bfloat16 $(TOML) --samples $(R)/samples.json --model $< --mode $(MODE) --device $(DEVICE) --out $@
+
+$(REPO)/$(CASE)_onnx_bf16/1/model.onnx: $(REPO)/$(CASE)_onnx_fp32/1/model.onnx $(R)/onnx_bf16.support.json $(call code,convert_bf16,pytorch)
+	$(Q)$(call in,pytorch) scripts.convert_bf16 $(TOML) --samples $(R)/samples.json --model $< --support $(R)/onnx_bf16.support.json --out $@
+
+define repair
+$(call pair,$(R)/$(1)_mixed.repair.json,$(R)/$(1).culprits.json)
+$(R)/$(1)_mixed.repair.json $(R)/$(1).culprits.json &: $(REPO)/$(CASE)_onnx_fp32/1/model.onnx $(R)/$(1).logits.npy $(R)/torch_fp32.logits.npy $(R)/torch_fp32.threshold.json $(R)/labels.npy $(R)/samples.json $(TOML) $(call code,repair_verdicts,pytorch)
+	$(Q)$(call in,pytorch) scripts.repair_verdicts $(TOML) --variant $(1) --samples $(R)/samples.json --source $(REPO)/$(CASE)_onnx_fp32/1/model.onnx --logits $(R)/$(1).logits.npy --reference $(R)/torch_fp32.logits.npy --threshold $(R)/torch_fp32.threshold.json --mode $(MODE) --device $(DEVICE) --out $(R)/$(1)_mixed.repair.json
+
+$(REPO)/$(CASE)_$(1)_mixed/1/model.onnx: $(R)/$(1)_mixed.repair.json $(REPO)/$(CASE)_onnx_fp32/1/model.onnx $(call code,convert_mixed,pytorch)
+	$(Q)$(call in,pytorch) scripts.convert_mixed $(TOML) --samples $(R)/samples.json --repair $$< --source $(REPO)/$(CASE)_onnx_fp32/1/model.onnx --out $$@
+
+$(call pair,$(R)/$(1).culprits.png,$(R)/$(1).culprits.svg)
+$(R)/$(1).culprits.png $(R)/$(1).culprits.svg &: $(R)/$(1).culprits.json $(call code,plot_culprits,pytorch)
+	$(Q)$(call in,pytorch) scripts.plot_culprits $(R)/$(1).culprits.json --out $(R)/$(1).culprits.png
+endef
+REPAIRED := $(patsubst %_mixed.repair,%,$(filter %_mixed.repair,$(DECISIONS)))
+$(foreach variant,$(REPAIRED),$(eval $(call repair,$(variant))))
+
+$(R)/decided.mk: $(DECISIONS:%=$(R)/%.json)
+	$(Q){ echo 'MADE := '`grep -lE '^ "made": true' $(if $^,$^,/dev/null) | sed -E 's/.*\/([a-z0-9_]+)\.[a-z]+\.json$$/\1/'`; } > $@.tmp && mv $@.tmp $@
+
 # An engine is built with nothing beside it: trtexec times the layers. The order of two is that of
 # their names, and the cache spares the second build what the first one timed.
 define engine
@@ -218,9 +260,14 @@ $(REPO)/$(CASE)_$(1)/config.pbtxt: $(call ends_of,$(1)) $(TOML) $(call code,writ
 endef
 $(foreach variant,$(CONVERTED),$(eval $(call config,$(variant))))
 
+# The largest value of every inner tensor on the whole test set: what float16 cannot hold.
+$(R)/onnx_fp32.range.json: $(REPO)/$(CASE)_onnx_fp32/1/model.onnx $(R)/samples.json $(TOML) $(call code,check_range,pytorch)
+	$(Q)$(call in,pytorch) scripts.check_range $(TOML) --samples $(R)/samples.json --model $< --mode $(MODE) --device $(DEVICE) --out $@
+
+ranged = $(if $(filter onnx_fp16%,$(1)),$(R)/onnx_fp32.range.json)
 define precision
-$(R)/$(1).precision.json: $(call artefact,$(1)) $(call code,prove_precision,pytorch)
-	$(Q)$(call in,pytorch) scripts.prove_precision --variant $(1) --model $$< --out $$@
+$(R)/$(1).precision.json: $(call artefact,$(1)) $(call ranged,$(1)) $(call code,prove_precision,pytorch)
+	$(Q)$(call in,pytorch) scripts.prove_precision --variant $(1) --model $$< $(addprefix --range ,$(call ranged,$(1))) --out $$@
 endef
 $(foreach variant,$(SCRIPTED) $(ONNX),$(eval $(call precision,$(variant))))
 
@@ -238,8 +285,13 @@ COMPARED := $(R)/torch_fp32.logits.npy $(R)/torch_fp32.threshold.json
 $(VARIANTS:%=$(R)/%.verdicts.json): $(R)/%.verdicts.json: $(R)/%.logits.npy $(COMPARED) $(R)/labels.npy $(R)/samples.json $(call code,compare_verdicts,pytorch)
 	$(Q)$(call in,pytorch) scripts.compare_verdicts --variant $* --logits $< --reference $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --samples $(R)/samples.json --threshold $(R)/torch_fp32.threshold.json --out $@
 
-$(CONVERTED:%=$(R)/%.deviation.png): $(R)/%.deviation.png: $(R)/%.logits.npy $(COMPARED) $(call code,plot_deviation,pytorch)
-	$(Q)$(call in,pytorch) scripts.plot_deviation --variant $* --logits $< --reference $(R)/torch_fp32.logits.npy --threshold $(R)/torch_fp32.threshold.json --out $@
+# A picture is made twice: PNG for report.md, SVG for report.html.
+define deviation
+$(call pair,$(R)/$(1).deviation.png,$(R)/$(1).deviation.svg)
+$(R)/$(1).deviation.png $(R)/$(1).deviation.svg &: $(R)/$(1).logits.npy $(COMPARED) $(call code,plot_deviation,pytorch)
+	$(Q)$(call in,pytorch) scripts.plot_deviation --variant $(1) --logits $(R)/$(1).logits.npy --reference $(R)/torch_fp32.logits.npy --threshold $(R)/torch_fp32.threshold.json --out $(R)/$(1).deviation.png
+endef
+$(foreach variant,$(CONVERTED),$(eval $(call deviation,$(variant))))
 
 # Again under other conditions: other slots, an odd batch, alone; the reference's own noise.
 define repeats
@@ -248,8 +300,9 @@ $(R)/$(1).repeats.json: $(R)/$(1).logits.npy $(R)/$(1).verdicts.json $(call arte
 endef
 $(foreach variant,$(VARIANTS),$(eval $(call repeats,$(variant))))
 
-$(R)/threshold.png: $(COMPARED) $(R)/labels.npy $(call code,plot_threshold,pytorch)
-	$(Q)$(call in,pytorch) scripts.plot_threshold --logits $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --threshold $(R)/torch_fp32.threshold.json --out $@
+$(eval $(call pair,$(R)/threshold.png,$(R)/threshold.svg))
+$(R)/threshold.png $(R)/threshold.svg &: $(COMPARED) $(R)/labels.npy $(call code,plot_threshold,pytorch)
+	$(Q)$(call in,pytorch) scripts.plot_threshold --logits $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --threshold $(R)/torch_fp32.threshold.json --out $(R)/threshold.png
 
 # Layer by layer: each variant that is made from an ONNX one, against that one.
 LAYERED := $(filter-out onnx_fp32 torchscript_%,$(CONVERTED))
@@ -257,11 +310,13 @@ layer_source = $(call artefact,$(if $(filter trt_%,$(1)),$(1:trt_%=onnx_%),onnx_
 define layers
 $(R)/$(1).layers.json: $(call artefact,$(1)) $(call layer_source,$(1)) $(R)/$(1).logits.npy $(COMPARED) $(R)/samples.json $(TOML) $(call code,compare_layers,$(call image_of,$(1)))
 	$(Q)$(call in,$(call image_of,$(1))) scripts.compare_layers $(TOML) --variant $(1) --samples $(R)/samples.json --model $$< --source $(call layer_source,$(1)) --logits $(R)/$(1).logits.npy --reference $(R)/torch_fp32.logits.npy --threshold $(R)/torch_fp32.threshold.json --out $$@
+
+$(call pair,$(R)/$(1).layers.png,$(R)/$(1).layers.svg)
+$(R)/$(1).layers.png $(R)/$(1).layers.svg &: $(R)/$(1).layers.json $(call code,plot_layers,pytorch)
+	$(Q)$(call in,pytorch) scripts.plot_layers $(R)/$(1).layers.json --out $(R)/$(1).layers.png
 endef
 $(foreach variant,$(LAYERED),$(eval $(call layers,$(variant))))
 
-$(LAYERED:%=$(R)/%.layers.png): $(R)/%.layers.png: $(R)/%.layers.json $(call code,plot_layers,pytorch)
-	$(Q)$(call in,pytorch) scripts.plot_layers $< --out $@
 
 # Through a real Triton, from the model repository as it is.
 define served
@@ -271,8 +326,8 @@ endef
 SERVABLE := $(if $(filter yes,$(SERVED)),$(CONVERTED))
 $(foreach variant,$(SERVABLE),$(eval $(call served,$(variant))))
 
-PICTURES := $(R)/threshold.png $(CONVERTED:%=$(R)/%.deviation.png) $(LAYERED:%=$(R)/%.layers.png)
-FOUND := $(LAYERED:%=$(R)/%.layers.json) $(foreach step,verdicts repeats score,$(VARIANTS:%=$(R)/%.$(step).json)) $(CONVERTED:%=$(R)/%.precision.json) $(SERVABLE:%=$(R)/%.served.json)
+PICTURES := $(R)/threshold.png $(REPAIRED:%=$(R)/%.culprits.png) $(CONVERTED:%=$(R)/%.deviation.png) $(LAYERED:%=$(R)/%.layers.png)
+FOUND := $(LAYERED:%=$(R)/%.layers.json) $(foreach step,verdicts repeats score,$(VARIANTS:%=$(R)/%.$(step).json)) $(CONVERTED:%=$(R)/%.precision.json) $(SERVABLE:%=$(R)/%.served.json) $(DECISIONS:%=$(R)/%.json) $(REPAIRED:%=$(R)/%.culprits.json) $(if $(filter onnx_fp32,$(VARIANTS)),$(R)/onnx_fp32.range.json)
 CONFIGS := $(CONVERTED:%=$(REPO)/$(CASE)_%/config.pbtxt)
 
 # Timed when nothing else is left to run, also under make -j: first what runs in the pytorch image,
@@ -325,6 +380,9 @@ $(R)/report.json: $(FOUND) $(LATENCY) $(if $(SERVABLE),$(R)/served_latency.json)
 
 $(R)/report.md: $(R)/report.json $(PICTURES) $(call code,write_report,pytorch)
 	$(Q)$(call in,pytorch) scripts.write_report $< --out $@
+
+$(R)/report.html: $(R)/report.json $(PICTURES:.png=.svg) $(R)/torch_fp32.logits.npy $(R)/samples.json $(R)/labels.npy $(TOML) $(call code,write_html,pytorch)
+	$(Q)$(call in,pytorch) scripts.write_html $< --case $(TOML) --samples $(R)/samples.json --out $@
 
 # results/report.md is the report of the case that was run last; its first line says which.
 ifneq ($(shell sed -n 1p results/report.md 2>/dev/null),\# Verdict report: $(CASE))

@@ -20,6 +20,7 @@ from typing import Any
 import click
 import numpy as np
 
+from scripts import bench_repair
 from scripts.bench_served import measured
 from scripts.case import Case, read_case
 from scripts.export_onnx import export, save
@@ -70,6 +71,7 @@ def main(out: Path) -> None:
             *served(photos, Path(folder)),
             memory(Path(folder)),
             *thresholds(),
+            *repairs(),
         ]
     write_json(out, {"step": "bench", "threads": default_threads(), "rows": rows,
                      "versions": versions("numpy", "onnxruntime", "scikit-learn")})  # fmt: skip
@@ -234,6 +236,17 @@ def thresholds() -> list[dict[str, Any]]:
             peak_bytes=peak[:2]),
         row("memory of re-tuning over scikit-learn's curve", peak[2] / peak[0], "<=", 1.0,
             peak_bytes=peak[::2]),
+    ]  # fmt: skip
+
+
+def repairs() -> list[dict[str, Any]]:
+    """The search for nodes to keep in float32 against onnxconverter-common's: tries and time."""
+    found = bench_repair.measured()
+    ours, theirs = found["ours"], found["theirs"]
+    return [
+        row(f"{what} of our search over onnxconverter-common's, {found['nodes']} nodes",
+            ours[key] / theirs[key], "<=", 1.0, ours=ours, theirs=theirs)
+        for what, key in (("tries", "runs"), ("time", "seconds"))
     ]  # fmt: skip
 
 

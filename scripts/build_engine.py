@@ -26,6 +26,7 @@ import click
 
 from scripts.case import Case, read_case
 from scripts.files import writing
+from scripts.tensorrt_engine import tensorrt_form
 from scripts.variants import BY_NAME
 
 PLACES = ("/opt/tensorrt/bin", "/usr/src/tensorrt/bin", "/workspace/tensorrt/bin")
@@ -47,8 +48,9 @@ def main(
     start = time.monotonic()
     for folder in (log.parent, timing_cache.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    with writing(out) as temporary:
-        run_trtexec(get_command(trtexec, case, model, timing_cache, temporary), log)
+    form = tensorrt_form(model, BY_NAME[variant].precision)
+    with writing(out) as temporary, form as taken:
+        run_trtexec(get_command(trtexec, case, taken, timing_cache, temporary), log)
         if not temporary.is_file() or not temporary.stat().st_size:
             raise click.ClickException(
                 f"trtexec says that it succeeded and wrote no engine for {out}. Its words stand in "

@@ -23,16 +23,15 @@ def gates(
     own = 0 if moved else sum(one["index"] in noise for one in row["flips"]["samples"])
     depends = set(row["repeats"]["samples"])
     labels = (retuning if moved else row)["vs_labels"]
-    proof = row["precision_proof"] or {
-        "share_float16": 0.0,
-        "share_of": "weight bytes",
-        "counted": 0,
-    }
-    share = proof["share_float16"]
-    proven = proof["counted"] > 0 and (share > 0 if held_in == "float16" else share == 0)
+    proof = row["precision_proof"] or {"share": 0.0, "share_of": "weight bytes", "counted": 0}
+    low = held_in if held_in != "float32" else "float16"
+    share = proof["share"] if held_in != "float32" else proof.get("share_float16", 0.0)
+    proven = proof["counted"] > 0 and (share > 0 if held_in != "float32" else share == 0)
     k, tp = labels["tp"] + labels["fp"], labels["tp"]
     quality = k > 0 and tp * precision.denominator >= k * precision.numerator
     at = " with the re-tuned threshold" if moved else ""
+    aside = row["calibration"]
+    apart = f" ({aside['samples']} more samples calibrated it)" if aside else ""
     return [
         {
             "gate": "finite",
@@ -42,12 +41,13 @@ def gates(
         {
             "gate": "proven precision",
             "passed": proven,
-            "found": f"{share:.0%} of the {proof['share_of']} are float16, called {held_in}",
+            "found": f"{share:.0%} of the {proof['share_of']} are {low}, called {held_in}",
         },
+        *range_gate(row),
         {
             "gate": "parity",
             "passed": flips == own,
-            "found": f"{flips} of {row['samples']} verdicts differ from the reference's{at}"
+            "found": f"{flips} of {row['samples']} verdicts differ from the reference's{at}{apart}"
             + (f", {own} of them where the reference differs from itself" if own else ""),
         },
         {
@@ -63,6 +63,23 @@ def gates(
             "passed": quality,
             "found": f"precision against the labels {_share(tp, k)}{at}, wanted {float(precision):g}",
         },
+    ]
+
+
+def range_gate(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The gate on float16's range; none for a variant in which nothing is float16."""
+    found = row["range"]
+    if found is None:
+        return []
+    beyond, near = found["beyond"], found["beyond_half"]
+    return [
+        {
+            "gate": "range",
+            "passed": not beyond,
+            "found": f"{len(beyond)} tensors overflow float16 on the test set"
+            + (f", the first {beyond[0]}" if beyond else "")
+            + (f"; {len(near)} pass half of its range" if near and not beyond else ""),
+        }
     ]
 
 
@@ -121,7 +138,7 @@ def choose(variants: dict[str, dict[str, Any]], threshold: float) -> dict[str, A
     row = variants[winner]
     moved = row["retuned_threshold"]
     why = [
-        f"{row['gates'][2]['found']}; all gates are passed",
+        f"{_gate(row, 'parity')['found']}; all gates are passed",
         f"median latency {_latency_words(variants, survivors, winner)}{settled}",
         f"the threshold {'moves to' if moved is not None else 'stays at'} "
         f"{threshold if moved is None else moved:.6g}",
@@ -132,6 +149,10 @@ def choose(variants: dict[str, dict[str, Any]], threshold: float) -> dict[str, A
         "reasons": why,
         "not_chosen": reasons,
     }
+
+
+def _gate(row: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(gate for gate in row["gates"] if gate["gate"] == name)
 
 
 class Criterion(NamedTuple):

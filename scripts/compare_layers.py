@@ -31,13 +31,20 @@ from numpy.typing import NDArray
 from scripts.case import Case, read_case
 from scripts.files import hashes, read_json, versions, write_json
 from scripts.samples import Samples, load
-from scripts.tensorrt_engine import Outputs, infer, marked_engine, open_engine, quiet, running
+from scripts.tensorrt_engine import (
+    Outputs,
+    infer,
+    marked_engine,
+    open_engine,
+    quiet,
+    running,
+    tensorrt_form,
+)
 from scripts.thresholds import is_positive
-from scripts.variants import BY_NAME
+from scripts.variants import BY_NAME, Variant
 
 SAMPLES = 32  # every inner tensor of a batch is held in memory: a few samples have to do
 BATCH = 8
-HALF_RANGE = 65504 / 2  # of float16
 JUMP = 4.0  # an error this many times that of what the node was given ...
 NOTICEABLE = 2.0**-9  # ... and beyond four roundings to float16 (2^-11 each)
 
@@ -60,7 +67,7 @@ def main(
     t = read_json(threshold)["metrics"]["logit"]
     rows = worst_samples(load(logits), load(reference), t)
     data = Samples(case, samples)
-    tensors, unmarked = compare_models(case, data, rows, source, model, BY_NAME[variant].runtime)
+    tensors, unmarked = compare_models(case, data, rows, source, model, BY_NAME[variant])
     if not tensors:
         raise click.ClickException(
             f"{model} and {source} have no inner tensor of the same name: nothing was compared."
@@ -78,7 +85,6 @@ def main(
         "tensors": tensors,
         "largest_error": worst["name"],
         "first_jump": first_jump(tensors),
-        "beyond_half_range": [one["name"] for one in tensors if one["magnitude"] > HALF_RANGE],
         "marked_minus_unmarked_max": unmarked,
     }
     write_json(out, content)
@@ -98,7 +104,7 @@ def worst_samples(logits: NDArray[Any], reference: NDArray[Any], threshold: floa
 
 
 def compare_models(
-    case: Case, data: Samples, rows: list[int], source: Path, model: Path, runtime: str
+    case: Case, data: Samples, rows: list[int], source: Path, model: Path, variant: Variant
 ) -> tuple[list[dict[str, Any]], float | None]:
     """(what each tensor that both graphs have differs by, in graph order; marked - unmarked).
 
@@ -115,9 +121,10 @@ def compare_models(
     with ExitStack() as stack:
         exact = stack.enter_context(marked(source))
         size = BATCH
-        if runtime == "tensorrt":
+        if variant.runtime == "tensorrt":
             size = min(size, case.max_batch)
-            engine = running(marked_engine(source, case), f"{source} with every tensor marked")
+            form = stack.enter_context(tensorrt_form(source, variant.precision))
+            engine = running(marked_engine(form, case), f"{source} with every tensor marked")
             found, served = stack.enter_context(engine), stack.enter_context(open_engine(model))
         else:
             found = stack.enter_context(marked(model))

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.files import hashes, read_json, versions, write_json
+from scripts.parts import SEED, calibration_rows, half
 from scripts.samples import load
 from scripts.thresholds import is_positive, retune
 from scripts.variants import BY_NAME
 
-SEED = 0  # of the halves for re-tuning
 NEAREST = 100  # samples nearest to the threshold, for the deviation that can matter
 
 Flags = NDArray[np.bool_]
@@ -47,9 +47,11 @@ def main(
     low = chosen["gap_low"]
     gap = chosen["gap_high"] - low if low is not None else 1.0
     z, s, y = load(logits), load(reference), load(labels).astype(bool)
-    names = read_json(samples).get("names")
+    listed = read_json(samples)
+    groups = load(Path(listed["groups"])) if "groups" in listed else None
+    calibrated = calibration_rows(y, groups) if BY_NAME[variant].calibrated else None
     try:
-        found = compare(z, s, y, chosen["logit"], gap, names)
+        found = compare(z, s, y, chosen["logit"], gap, listed.get("names"), calibrated, groups)
     except ValueError as error:
         raise click.ClickException(f"{logits} against {reference}: {error}.") from None
     content = {
@@ -63,19 +65,22 @@ def main(
     write_json(out, content)
     largest = found["deviation"]["max_absolute"]
     shown = "not finite" if largest is None else f"{largest:.4g}"
-    click.echo(f"{variant}: {found['flips']['total']} flips in {len(z)} samples, "
+    click.echo(f"{variant}: {found['flips']['total']} flips in {found['samples']} samples, "
                f"largest deviation {shown}")  # fmt: skip
 
 
 def compare(
     logits: Logits, reference: Logits, labels: Flags, threshold: float, gap: float,
-    names: list[str] | None = None,
+    names: list[str] | None = None, calibrated: NDArray[np.int64] | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything the report says of one variant's verdicts.
 
     logits, reference (n,) float32, labels (n,) bool, `gap` the reference's around the threshold.
     A logit that is not finite has the negative verdict, as in production, and is counted.
-    Raises ValueError when the lengths differ or nothing is there to compare.
+    `calibrated`: rows of the samples that calibrated the variant, of which only the flips are counted,
+    apart; all else is of the others. Raises ValueError when the lengths differ or nothing is there
+    to compare.
     """
     if not len(logits) == len(reference) == len(labels):
         raise ValueError(
@@ -84,14 +89,36 @@ def compare(
     if not len(logits):
         raise ValueError("no samples: nothing was compared")
     verdicts, right = is_positive(logits, threshold), is_positive(reference, threshold)
+    tuning, judged, nonfinite = (
+        half(labels, groups),
+        np.ones(len(labels), bool),
+        ~np.isfinite(logits),
+    )
+    calibration = None
+    if calibrated is not None:
+        judged[calibrated] = False
+        calibration = {
+            "samples": len(calibrated),
+            "flips": int((verdicts != right)[calibrated].sum()),
+        }
+        if not judged.any():
+            raise ValueError(f"all {len(judged)} samples calibrated the variant: none can judge it")
+    rows = np.flatnonzero(judged)
+    held_out = judged & ~tuning
+    part = (logits[judged], reference[judged], labels[judged])
     return {
-        "samples": len(logits),
-        "nonfinite": int((~np.isfinite(logits)).sum()),
-        "flips": flips(logits, reference, labels, threshold, names),
-        "deviation": deviation(logits, reference, threshold),
-        "vs_reference": confusion(verdicts, right),
-        "vs_labels": confusion(verdicts, labels),
-        "retuning": retuning(logits, right, labels, threshold, gap),
+        "samples": len(rows),
+        "nonfinite": int(nonfinite.sum()),
+        "calibration": calibration,
+        "flips": flips(*part, threshold, names, rows),
+        "held_out": {
+            "samples": int(held_out.sum()),
+            "flips": int((verdicts != right)[held_out].sum()),
+        },
+        "deviation": deviation(*part[:2], threshold),
+        "vs_reference": confusion(verdicts[judged], right[judged]),
+        "vs_labels": confusion(verdicts[judged], part[2]),
+        "retuning": retuning(part[0], right[judged], part[2], tuning[judged], threshold, gap, rows),
     }
 
 
@@ -108,9 +135,14 @@ def confusion(verdicts: Flags, truth: Flags) -> dict[str, Any]:
 
 
 def flips(
-    logits: Logits, reference: Logits, labels: Flags, threshold: float, names: list[str] | None
-) -> dict[str, Any]:
-    """How many verdicts differ, by direction, and each sample, nearest to the threshold first."""
+    logits: Logits, reference: Logits, labels: Flags, threshold: float,
+    names: list[str] | None = None, rows: NDArray[np.int64] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """How many verdicts differ, by direction, and each sample, nearest to the threshold first.
+
+    `rows`: the number of each sample in the test data, where these are not all.
+    """
+    rows = np.arange(len(logits)) if rows is None else rows
     flipped = np.flatnonzero(is_positive(logits, threshold) != is_positive(reference, threshold))
     order = flipped[np.argsort(np.abs(reference[flipped] - threshold), kind="stable")]
     down = int(is_positive(reference[flipped], threshold).sum())
@@ -118,14 +150,14 @@ def flips(
     for i in order.tolist():
         z = float(logits[i])
         entry = {
-            "index": i,
+            "index": int(rows[i]),
             "label": int(labels[i]),
             "reference_logit": float(reference[i]),
             "variant_logit": z if np.isfinite(z) else None,
             "reference_distance": float(reference[i]) - threshold,
             "variant_distance": z - threshold if np.isfinite(z) else None,
         }
-        listed.append(entry | ({"name": names[i]} if names else {}))
+        listed.append(entry | ({"name": names[rows[i]]} if names else {}))
     return {
         "total": len(listed),
         "positive_to_negative": down,
@@ -161,9 +193,10 @@ def _deviation(logits: Logits, reference: Logits) -> dict[str, Any]:
 
 
 def retuning(
-    logits: Logits, verdicts: Flags, labels: Flags, threshold: float, gap: float
-) -> dict[str, Any] | None:
-    """Tune on one half, judge on the other; None where no verdict differs.
+    logits: Logits, verdicts: Flags, labels: Flags, tuning: Flags, threshold: float, gap: float,
+    rows: NDArray[np.int64],
+) -> dict[str, Any] | None:  # fmt: skip
+    """Tune on the `tuning` part, judge on the rest; None where no verdict differs.
 
     `threshold` in the answer is the new one where the flips on the held-out half dropped, else
     None: the one in force stays.
@@ -173,7 +206,8 @@ def retuning(
         return None
     if not np.isfinite(logits).all():
         return {"threshold": None, "reason": "its logits are not all finite"}
-    tuning = half(labels)
+    if not tuning.any():
+        return {"threshold": None, "reason": "no sample is left to tune on"}
     found = retune(logits[tuning], verdicts[tuning], threshold, gap)
     whole = retune(logits, verdicts, threshold, gap)
     moved = is_positive(logits, found.logit) != verdicts
@@ -205,18 +239,8 @@ def retuning(
         "vs_labels": confusion(is_positive(logits, found.logit), labels),
         "fewest_flips": whole.flips,
         "separation": whole.gap if np.isfinite(whole.gap) else None,
-        "crossing": list(whole.crossing) if whole.crossing else None,
+        "crossing": [int(rows[i]) for i in whole.crossing] if whole.crossing else None,
     }
-
-
-def half(labels: Flags) -> Flags:
-    """A random half of the samples, stratified by label, the same for every variant."""
-    random = np.random.default_rng(SEED)
-    chosen = np.zeros(len(labels), bool)
-    for kind in (True, False):
-        rows = random.permutation(np.flatnonzero(labels == kind))
-        chosen[rows[: (len(rows) + 1) // 2]] = True
-    return chosen
 
 
 if __name__ == "__main__":

@@ -18,9 +18,15 @@ import click
 from scripts.case import read_case
 from scripts.choose_variant import choose, gates
 from scripts.files import hashes, read_json, sha256, write_json
-from scripts.variants import BY_NAME, REFERENCE, VARIANTS, not_here
+from scripts.variants import BY_NAME, NOT_MADE, REFERENCE, VARIANTS, Variant, not_here, undecided
 
-SCHEMA = 2
+SCHEMA = 3
+
+
+REPAIR = (
+    "repairs", "made", "reason", "kept", "nodes", "ways", "tuning", "held_out", "smallest", "alone",
+    "conversions", "runs",
+)  # fmt: skip
 
 
 class Place(NamedTuple):
@@ -56,9 +62,11 @@ def main(
     served: str, out: Path,
 ) -> None:  # fmt: skip
     case = read_case(case_toml)
-    reasons = {v.name: not_here(v, mode, gpu == "yes", case.skip) for v in VARIANTS}
+    place = (mode, gpu == "yes", case.skip)
+    decisions = decide(results, *place)
+    reasons = why_not(decisions, *place)
     measured = [name for name, reason in reasons.items() if reason is None]
-    found = collect(results, measured, served == "yes", mode == "docker")
+    found = collect(results, measured, served == "yes", mode == "docker") | decisions
     check_fresh(found, case.name)
     conditions = {
         "mode": mode,
@@ -78,6 +86,33 @@ def main(
     click.echo(f"{case.name}: {variant or 'no variant'} goes to production")
 
 
+def decide(folder: Path, mode: str, gpu: bool, skip: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """file name -> content of what steps decided on variants that are made only with a reason."""
+    decisions: dict[str, dict[str, Any]] = {}
+    for variant in VARIANTS:
+        if variant.decided and not undecided(variant, mode, gpu, skip, made(decisions)):
+            name = f"{variant.name}.{variant.decided}.json"
+            decisions[name] = read_json(folder / name)
+    return decisions
+
+
+def made(decisions: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    """The variants that were decided to be made."""
+    return tuple(one["variant"] for one in decisions.values() if one.get("made"))
+
+
+def why_not(
+    decisions: dict[str, dict[str, Any]], mode: str, gpu: bool, skip: tuple[str, ...]
+) -> dict[str, str | None]:
+    """variant -> why it was not measured, as a phrase; None where it was."""
+    decided = {one["variant"]: one["reason"] for one in decisions.values() if "made" in one}
+    reasons = {}
+    for variant in VARIANTS:
+        why = not_here(variant, mode, gpu, skip, made(decisions))
+        reasons[variant.name] = decided[variant.name] if why == NOT_MADE else why
+    return reasons
+
+
 def collect(
     folder: Path, measured: list[str], served: bool, perf: bool = False
 ) -> dict[str, dict[str, Any]]:
@@ -92,6 +127,9 @@ def collect(
         names += [f"{variant}.{step}.json" for step in ("score", "verdicts", "repeats")]
         names += [f"{variant}.precision.json"] if variant != REFERENCE.name else []
         made_from_onnx = BY_NAME[variant].source not in (None, REFERENCE.name)
+        names += ["onnx_fp32.range.json"] if variant == "onnx_fp32" else []
+        if any(one.repairs == variant for one in VARIANTS):
+            names.append(f"{variant}.culprits.json")
         names += [f"{variant}.layers.json"] if made_from_onnx else []
         if served and BY_NAME[variant].file:
             names += [f"{variant}.served.json"] + ([f"{variant}.perf.json"] if perf else [])
@@ -163,19 +201,40 @@ def layers(found: dict[str, Any] | None) -> dict[str, Any] | None:
     """What the report says of a comparison layer by layer; the tensors themselves stay there."""
     if found is None:
         return None
-    keys = (
-        "source",
-        "largest_error",
-        "first_jump",
-        "beyond_half_range",
-        "marked_minus_unmarked_max",
-    )
+    keys = ("source", "largest_error", "first_jump", "marked_minus_unmarked_max")
     errors = {one["name"]: one["relative_error"] for one in found["tensors"]}
     return {key: found[key] for key in keys} | {
         "tensors": len(found["tensors"]),
         "samples": len(found["samples"]),
         "relative_error_max": errors[found["largest_error"]],
     }
+
+
+SHOWN_CULPRITS = 5
+
+
+def culprits(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What the report says of the nodes that move verdicts; all stand in <variant>.culprits.json."""
+    if found is None:
+        return None
+    return {
+        "samples": len(found["samples"]),
+        "nodes": found["nodes"],
+        "ways": found["ways"],
+        "first": found["segments"][:SHOWN_CULPRITS],
+    }
+
+
+def span(found: dict[str, dict[str, Any]], variant: Variant) -> dict[str, Any] | None:
+    """The tensors of a float16 variant that pass float16's range, or half of it, on the test set.
+
+    An engine's are those of the ONNX it is built from. None for other precisions.
+    """
+    if variant.precision != "float16":
+        return None
+    source = variant.source if variant.runtime == "tensorrt" else variant.name
+    metrics = found[f"{source}.precision.json"]["metrics"]
+    return {key: metrics[key] for key in ("beyond", "beyond_half")}
 
 
 def served(found: dict[str, dict[str, Any]], variant: str) -> dict[str, Any] | None:
@@ -241,6 +300,8 @@ def conclude(
             "sentence": variant.sentence,
             "runtime": variant.runtime,
         }
+        repair = found.get(f"{variant.name}.repair.json")
+        row["repair"] = repair and {key: repair[key] for key in REPAIR if key in repair}
         if reason is not None:
             variants[variant.name] = row | {"reason": reason}
             continue
@@ -250,12 +311,23 @@ def conclude(
         score = found[f"{variant.name}.score.json"]
         row |= {
             key: verdicts[key]
-            for key in ("samples", "flips", "deviation", "vs_reference", "vs_labels", "nonfinite")
+            for key in (
+                "samples",
+                "flips",
+                "held_out",
+                "calibration",
+                "deviation",
+                "vs_reference",
+                "vs_labels",
+                "nonfinite",
+            )
         }
         row["saturated"] = score["metrics"]["saturated"]
         row["retuned_threshold"] = retuning["threshold"] if retuning else None
         row["retuning"] = retuning
         row["precision_proof"] = proof
+        row["range"] = span(found, variant)
+        row["culprits"] = culprits(found.get(f"{variant.name}.culprits.json"))
         row["layers"] = layers(found.get(f"{variant.name}.layers.json"))
         row["repeats"] = repeats(found[f"{variant.name}.repeats.json"])
         row["latency"] = timed.get(variant.name)

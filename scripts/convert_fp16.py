@@ -12,7 +12,7 @@ Prints  onnx_fp16: 14 nodes, 0.1 MB, runs at batch 1, 31, 32
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import numpy as np
@@ -58,14 +58,22 @@ def main(case_toml: Path, samples: Path, model: Path, out: Path) -> None:
     )
 
 
-def convert(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """The model with float16 inside. Raises ValueError for a value that float16 cannot hold."""
+class Prepared(NamedTuple):
+    """A float32 model with what every conversion of it needs, done once."""
+
+    model: "onnx.ModelProto"  # shapes inferred, every node named
+    types: dict[str, int]  # element types of its tensors
+    always: frozenset[str]  # nodes that stay float32 whatever is kept
+    candidates: list[str]  # nodes that can be kept, in graph order
+
+
+def prepare(model: "onnx.ModelProto") -> Prepared:
+    """What `convert` does once for a model. Raises ValueError where it holds float16 already."""
     import onnx
     from onnxconverter_common import float16
 
     from scripts import fp16_passes as passes
 
-    blocked = {*float16.DEFAULT_OP_BLOCK_LIST, *passes.FLOAT32_ONLY}
     if any(tensor.data_type == passes.FLOAT16 for tensor in model.graph.initializer):
         raise ValueError("it holds float16 already: make the .pth model float32 throughout")
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
@@ -74,31 +82,89 @@ def convert(model: "onnx.ModelProto") -> "onnx.ModelProto":
     for graph in passes.graphs(model.graph):
         passes.drop_idle_casts(graph, types)
         passes.write_constants(graph)
+    operators = {*float16.DEFAULT_OP_BLOCK_LIST, *passes.FLOAT32_ONLY}
+    nodes = [one for node in model.graph.node for one in passes.walk(node)]
+    always = frozenset(node.name for node in nodes if node.op_type in operators)
+    found = [
+        node.name
+        for node in nodes
+        if node.name not in always
+        and node.op_type not in passes.IDLE
+        and all(types.get(name) for one in passes.walk(node) for name in one.output if name)
+        and any(types.get(name) == passes.FLOAT for name in (*node.input, *node.output))
+    ]
+    return Prepared(model, types, always, found)
+
+
+def candidates(model: "onnx.ModelProto | Prepared") -> list[str]:
+    """The nodes that conversion turns to float16 and that can be kept, in graph order.
+
+    Those of a subgraph stand after the If or Loop that holds it. Named as in the float32 model
+    after fp16_passes.name_nodes. A node whose results are of unknown type cannot be kept.
+    """
+    return (model if isinstance(model, Prepared) else prepare(model)).candidates
+
+
+def convert(
+    model: "onnx.ModelProto | Prepared", keep: frozenset[str] = frozenset()
+) -> "onnx.ModelProto":
+    """The model with float16 inside, except the nodes named in `keep` and those that always stay.
+
+    What passes between two kept nodes, or between one and an input or output, is not rounded. A
+    kept If or Loop keeps all that is inside. For many conversions of one model, `prepare` it first.
+    Raises ValueError for a value that float16 cannot hold, and for a name that cannot be kept.
+    """
+    import onnx
+    from onnxconverter_common import float16
+
+    from scripts import fp16_passes as passes
+
+    given = model if isinstance(model, Prepared) else prepare(model)
+    if unknown := keep - {*given.candidates, *given.always}:
+        raise ValueError(f"it has no node {min(unknown)!r} that could be kept in float32")
+    mixed = onnx.ModelProto()
+    mixed.CopyFrom(given.model)
+    nodes = [one for node in mixed.graph.node for one in passes.walk(node)]
+    original = {node.name for node in nodes}
+    blocked, near = set(given.always), set[str]()
+    if keep:
+        kept = {one.name for node in nodes if node.name in keep for one in passes.walk(node)}
+        passes.skip_identities(mixed.graph)
+        near = passes.neighbours(mixed.graph, kept, blocked, given.types)
+        blocked |= near
+        passes.store_constants(mixed.graph, near)
+    for graph in passes.graphs(mixed.graph):
         passes.split_shared(graph, blocked)
-    passes.separate_outputs(model.graph, blocked)
-    passes.separate_captured(model.graph, blocked)
-    tiny = refuse_large(model, blocked)
-    original = {node.name for graph in passes.graphs(model.graph) for node in graph.node}
+    passes.separate_outputs(mixed.graph, blocked)
+    passes.separate_captured(mixed.graph, blocked)
+    if keep:
+        passes.drop_unused(mixed.graph, original)
+    tiny = refuse_large(mixed, blocked)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model = float16.convert_float_to_float16(
-            model,
+        mixed = float16.convert_float_to_float16(
+            mixed,
             check_fp16_ready=False,
             min_positive_val=SMALLEST,
             max_finite_val=LARGEST,
             keep_io_types=True,
-            op_block_list=list(blocked),
+            op_block_list=[],
+            node_block_list=list(blocked),
         )
     for warning in caught:  # of what it changed; tiny values are counted, the rest refused above
         number = _truncated(str(warning.message))
         if number is None or SMALLEST < abs(number) < LARGEST:
             raise ValueError(f"the converter warned: {warning.message}")
-    passes.retype_casts(model.graph, original, blocked)
-    passes.cast_statistics(model.graph)
-    passes.sort_nodes(model.graph)
-    del model.graph.value_info[:]  # the converter's; they no longer agree with the casts
-    model.metadata_props.add(key=passes.TINY_KEY, value=str(tiny))
-    return model
+    passes.retype_casts(mixed.graph, original, blocked)
+    passes.cast_statistics(mixed.graph, blocked)
+    if keep:
+        passes.cast_captured(mixed.graph, set(keep))
+        passes.join_float32(mixed.graph, original, blocked, near)
+        passes.drop_unused(mixed.graph, original)
+    passes.sort_nodes(mixed.graph)
+    del mixed.graph.value_info[:]  # the converter's; they no longer agree with the casts
+    mixed.metadata_props.add(key=passes.TINY_KEY, value=str(tiny))
+    return mixed
 
 
 def refuse_large(model: "onnx.ModelProto", blocked: set[str]) -> int:
@@ -132,12 +198,12 @@ def stored_floats(
     from scripts import fp16_passes as passes
 
     for graph in passes.graphs(model.graph):
-        kept = {name for node in graph.node if node.op_type in blocked for name in node.input}
+        kept = {name for node in graph.node if node.name in blocked for name in node.input}
         for tensor in graph.initializer:
             if tensor.data_type == passes.FLOAT and tensor.name not in kept:
                 yield tensor.name, tensor
         for node in graph.node:
-            for attribute in node.attribute if node.op_type not in blocked else ():
+            for attribute in node.attribute if node.name not in blocked else ():
                 if attribute.t.data_type == passes.FLOAT:
                     yield node.name, attribute.t
 

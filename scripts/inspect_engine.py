@@ -32,10 +32,11 @@ from scripts.variants import BY_NAME
 KINDS = (
     ("bfloat16", r"bfloat16|bf16"),
     ("float8", r"fp8|float8"),
+    ("int8", r"int8"),
     ("float16", r"half|fp16|float16"),
     ("float32", r"float|fp32"),
 )
-NARROW_FIRST = ("float8", "float16", "bfloat16", "float32")
+NARROW_FIRST = ("float8", "int8", "float16", "bfloat16", "float32")
 # These move or convert values and compute nothing.
 IDLE = re.compile(r"reformat|noop|constant|shuffle|cast|identity|shape_call|trainstation", re.I)
 
@@ -53,8 +54,10 @@ def main(case_toml: Path, variant: str, samples: Path, model: Path, out: Path) -
         infer(runner, batch)  # gives the context its shapes; without them types are "N/A"
         listed = inspect(runner.engine, runner.context)
         check_fit(tensors(runner.engine), case, model)
+    wanted = BY_NAME[variant].precision
     found = shares(listed)
-    check(found, BY_NAME[variant].precision, variant, model)
+    check(found, wanted, variant, model)
+    share = found["shares"].get(wanted, 0.0) if wanted != "float32" else 0.0
     content = {
         "variant": variant,
         "step": "precision",
@@ -63,10 +66,14 @@ def main(case_toml: Path, variant: str, samples: Path, model: Path, out: Path) -
         "gpu": gpu_name("cuda"),
         "inputs": hashes([case_toml, samples, model]),
         "versions": versions("tensorrt", "polygraphy"),
-        "metrics": found | {"file_bytes": model.stat().st_size},
+        "metrics": found
+        | {"precision": wanted, "share": share, "file_bytes": model.stat().st_size},
     }
     write_json(out, content)
-    click.echo(f"{variant}: {found['nodes_float16']} of {found['nodes']} layers compute in float16")
+    shown = wanted if wanted != "float32" else "float16"
+    click.echo(
+        f"{variant}: {found['nodes_' + shown]} of {found['nodes']} layers compute in {shown}"
+    )
 
 
 def inspect(engine: Any, context: Any) -> list[Any]:
@@ -114,11 +121,11 @@ def check_fit(found: dict[str, tuple[str, list[int], int]], case: Case, model: P
 
 
 def shares(layers: list[Any]) -> dict[str, Any]:
-    """Counts over the layers that compute in floating point, from what goes in and out of each.
+    """Counts over the layers that compute in floating point or int8, from what goes in and out of each.
 
-    A layer computes in float16 when its weights are, or any tensor of it is: at the edge of the
+    A layer computes in float16 (or int8) when its weights are, or any tensor of it is: at the edge of the
     graph the conversion from and to float32 is often fused into it. `undetermined` counts layers
-    without a floating-point type. Raises ValueError where the inspector gave names only.
+    without such a type; `shares` gives the share of layers by type. Raises ValueError where the inspector gave names only.
     """
     kinds: list[str | None] = []
     for layer in layers:
@@ -132,6 +139,9 @@ def shares(layers: list[Any]) -> dict[str, Any]:
     return {
         "nodes": len(known),
         "nodes_float16": half,
+        "nodes_int8": known.count("int8"),
+        "nodes_float32": known.count("float32"),
+        "shares": {kind: known.count(kind) / len(known) for kind in sorted(set(known))},
         "undetermined": len(kinds) - len(known),
         "node_share_float16": half / len(known) if known else 0.0,
         "share_float16": half / len(known) if known else 0.0,
@@ -141,7 +151,7 @@ def shares(layers: list[Any]) -> dict[str, Any]:
 
 
 def layer_kind(layer: dict[str, Any]) -> str | None:
-    """The narrowest floating-point type among a layer's tensors and weights; None: it has none."""
+    """The narrowest type among a layer's tensors and weights; None: it has none."""
     told = [
         str(tensor.get("Format/Datatype") or tensor.get("Datatype") or tensor.get("DataType") or "")
         for side in ("Inputs", "Outputs")
@@ -155,7 +165,7 @@ def layer_kind(layer: dict[str, Any]) -> str | None:
 
 
 def type_kind(text: str) -> str | None:
-    """Which floating-point type a spelling of TensorRT's means; None for others and "N/A"."""
+    """Which type a spelling of TensorRT's means; None for others and "N/A"."""
     return next((kind for kind, pattern in KINDS if re.search(pattern, text, re.I)), None)
 
 
@@ -166,16 +176,17 @@ def check(found: dict[str, Any], wanted: str, variant: str, model: Path) -> None
             f"{model}: the inspector names no type for any of {found['undetermined']} layers, so "
             "its precision is not proven. Build it with --profilingVerbosity=detailed."
         )
-    if wanted == "float16" and not found["nodes_float16"]:
+    if wanted != "float32" and not found[f"nodes_{wanted}"]:
         raise click.ClickException(
             f"{model} is called {variant}, and none of its {found['nodes']} layers computes in "
-            "float16. It must not be shipped under that name; see the log of its build."
+            f"{wanted}. It must not be shipped under that name; see the log of its build."
         )
-    if wanted == "float32" and found["nodes_float16"]:
-        raise click.ClickException(
-            f"{model} is called {variant}, and {found['nodes_float16']} of its {found['nodes']} "
-            "layers compute in float16."
-        )
+    for narrow in ("float16", "int8"):
+        if wanted == "float32" and found[f"nodes_{narrow}"]:
+            raise click.ClickException(
+                f"{model} is called {variant}, and {found[f'nodes_{narrow}']} of its "
+                f"{found['nodes']} layers compute in {narrow}."
+            )
 
 
 if __name__ == "__main__":

@@ -31,9 +31,11 @@ def default_threads() -> int:
 
 
 def open_session(
-    path: Path, device: str, threads: int, spin: bool = True
+    path: Path | bytes, device: str, threads: int, spin: bool = True
 ) -> "onnxruntime.InferenceSession":
-    """A session on `device` ("cpu" or "cuda"). Raises click.ClickException, never falls back.
+    """A session on `device` ("cpu" or "cuda") of a file, or of the bytes of one.
+
+    Raises click.ClickException, never falls back.
 
     `spin`: whether idle worker threads burn processor time while they wait; off when several
     sessions are timed side by side.
@@ -56,11 +58,15 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     try:
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=[provider], provider_options=[settings]
+            path if isinstance(path, bytes) else str(path),
+            options,
+            providers=[provider],
+            provider_options=[settings],
         )
     except Exception as error:  # its own exception types are not public
         raise click.ClickException(
-            f"ONNX Runtime does not load {path} on {device}: {str(error).strip()}"
+            f"ONNX Runtime does not load {'a model' if isinstance(path, bytes) else path} on {device}: "
+            f"{str(error).strip()}"
         ) from None
     if session.get_providers()[0] != provider:
         raise click.ClickException(

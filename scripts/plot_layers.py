@@ -1,7 +1,7 @@
 """Draw the error and the magnitude of every inner tensor, in graph order.
 
 Reads   <variant>.layers.json
-Writes  <variant>.layers.png
+Writes  <variant>.layers.png, and <variant>.layers.svg beside it, for report.html
 Runs    anywhere
 Usage   python3 -m scripts.plot_layers results/digits/onnx_fp16.layers.json \
             --out results/digits/onnx_fp16.layers.png

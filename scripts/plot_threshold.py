@@ -1,7 +1,7 @@
 """Draw precision and recall of the reference over the threshold, with the chosen one.
 
 Reads   torch_fp32.logits.npy, labels.npy, torch_fp32.threshold.json
-Writes  threshold.png
+Writes  threshold.png, and threshold.svg beside it, for report.html
 Runs    anywhere
 Usage   python3 -m scripts.plot_threshold --logits results/digits/torch_fp32.logits.npy \
             --labels results/digits/labels.npy \

@@ -5,10 +5,6 @@ from typing import Any
 from scripts.choose_variant import under_load
 
 SHOWN_FLIPS = 20
-LAYERS_RUN = {
-    "onnxruntime": "each float16 tensor is rounded as a GPU would, on the CPU.",
-    "tensorrt": "a TensorRT engine built so is compared with ONNX Runtime on the CPU.",
-}
 
 
 def get_gates(report: dict[str, Any]) -> str:
@@ -71,7 +67,7 @@ def get_flips(report: dict[str, Any]) -> str:
             continue
         flips, near = row["flips"], row["deviation"]["near_threshold"]
         lines += [
-            f"**`{name}`**: {flips['total']} of {row['samples']} verdicts flip "
+            f"**`{name}`**: {flips['total']} of {row['samples']} verdicts flip{_aside(row)} "
             f"({flips['positive_to_negative']} from positive to negative, "
             f"{flips['negative_to_positive']} from negative to positive). Among the "
             f"{near['samples']} samples nearest to the threshold (within {near['width']:.3g}) the "
@@ -90,6 +86,14 @@ def get_flips(report: dict[str, Any]) -> str:
         if flips["samples"]:
             lines += _flip_table(flips["samples"], report["case"], name)
     return "\n".join(lines)
+
+
+def _aside(row: dict[str, Any]) -> str:
+    """The samples that calibrated a variant, which judge nothing."""
+    aside = row["calibration"]
+    if aside is None:
+        return ""
+    return f" ({aside['flips']} of {aside['samples']} more that calibrated it are not counted)"
 
 
 def _flip_table(samples: list[dict[str, Any]], case: str, name: str) -> list[str]:
@@ -247,15 +251,13 @@ def get_layers(report: dict[str, Any]) -> str:
         found = row.get("layers")
         if not found:
             continue
-        jump, beyond = found["first_jump"], found["beyond_half_range"]
+        jump = found["first_jump"]
         lines += [
             f"**`{name}`** against `{found['source']}`, {found['tensors']} tensors on "
             f"{found['samples']} samples, the flipped and the nearest to the threshold first. Largest "
             f"relative error {number(found['relative_error_max'])} at `{found['largest_error']}`; "
-            + (f"the error first jumps at `{jump}`; " if jump else "no tensor's error jumps; ")
-            + (f"beyond half of float16's range: {_names(beyond)}. " if beyond else
-               "none comes near the end of float16's range. ")
-            + f"Here every tensor is an output, so nothing is fused; {LAYERS_RUN[row['runtime']]} The "
+            + (f"the error first jumps at `{jump}`. " if jump else "no tensor's error jumps. ")
+            + f"Here every tensor is an output, so nothing is fused; {_how_run(name, row['runtime'])} The "
             "final output differs from the unmarked model's by at most "
             f"{number(found['marked_minus_unmarked_max'])}.",
             "",
@@ -263,9 +265,11 @@ def get_layers(report: dict[str, Any]) -> str:
     return "\n".join(["## Layer by layer", "", *lines]) if lines else ""
 
 
-def _names(names: list[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(f"`{name}`" for name in names[:8]) + more
+def _how_run(name: str, runtime: str) -> str:
+    if runtime == "tensorrt":
+        return "a TensorRT engine built so is compared with ONNX Runtime on the CPU."
+    half = "each float16 tensor is rounded as a GPU would, " if "fp16" in name else ""
+    return f"{half}on the CPU."
 
 
 def _separable(tuned: dict[str, Any]) -> str:
@@ -307,7 +311,7 @@ def get_conditions(report: dict[str, Any]) -> str:
         if proof:
             tiny = proof.get("values_below_float16", 0)
             lines.append(
-                f"* `{name}`: {_proof(proof)} in float16"
+                f"* `{name}`: {_proof(proof)}"
                 + (f"; {tiny} values below float16's smallest became that" if tiny else "")
                 + "."
             )
@@ -315,12 +319,13 @@ def get_conditions(report: dict[str, Any]) -> str:
 
 
 def _proof(proof: dict[str, Any]) -> str:
+    low = proof["precision"] if proof["precision"] != "float32" else "float16"
     if proof["share_of"] == "layers":
         unknown = f" ({proof['undetermined']} more name no type)" if proof["undetermined"] else ""
-        return f"{proof['nodes_float16']} of {proof['nodes']} layers of the engine{unknown}"
+        return f"{proof[f'nodes_{low}']} of {proof['nodes']} layers of the engine{unknown} in {low}"
     return (
-        f"{proof['weight_share_float16']:.0%} of {proof['weight_bytes']} weight bytes and "
-        f"{proof['node_share_float16']:.0%} of {proof['nodes']} nodes"
+        f"{proof[f'weight_share_{low}']:.0%} of {proof['weight_bytes']} weight bytes and "
+        f"{proof[f'node_share_{low}']:.0%} of {proof['nodes']} nodes in {low}"
     )
 
 

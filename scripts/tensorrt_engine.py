@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -77,6 +78,22 @@ def marked_engine(onnx_file: Path, case: Case) -> Any:
         ModifyNetworkOutputs(network, outputs=constants.MARK_ALL),
         CreateConfig(profiles=[profile], tf32=False),
     )
+
+
+@contextmanager
+def tensorrt_form(onnx_file: Path, precision: str) -> Iterator[Path]:
+    """The ONNX as TensorRT takes it: a file beside it for a while where it is int8, else itself."""
+    if precision != "int8":
+        yield onnx_file
+        return
+    import onnx
+
+    from scripts.quantize_int8 import for_tensorrt
+
+    with TemporaryDirectory() as folder:
+        form = Path(folder) / onnx_file.name
+        onnx.save_model(for_tensorrt(onnx.load(onnx_file)), form)
+        yield form
 
 
 def quiet() -> None:

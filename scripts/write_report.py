@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from scripts.files import read_json, writing
+from scripts.report_repair import get_price, get_range, get_repair
 from scripts.report_sections import (
     get_conditions,
     get_flips,
@@ -44,22 +45,30 @@ def main(report_json: Path, pictures: str, out: Path) -> None:
 
 def render(report: dict[str, Any], pictures: str) -> str:
     """The whole report as Markdown: a pure function of report.json."""
+    return "\n".join(sections(report, pictures))
+
+
+def sections(report: dict[str, Any], pictures: str) -> list[str]:
+    """Its parts in their order: the head, then one for each heading."""
     parts = [
         get_head(report),
         get_table(report),
         get_gates(report),
+        get_price(report),
         get_served(report),
         get_latency(report),
         get_quality(report),
         get_flips(report),
         get_retuning(report),
         get_repeats(report),
+        get_repair(report),
+        get_range(report),
         get_layers(report),
         get_plots(report, pictures),
         get_conditions(report),
         get_reproduce(report),
     ]
-    return "\n".join(part for part in parts if part)
+    return [part for part in parts if part]
 
 
 def get_head(report: dict[str, Any]) -> str:
@@ -88,7 +97,7 @@ def get_head(report: dict[str, Any]) -> str:
             f"{LITTLE_SUPPORT}, not even a flawless precision shows more than chance would; add "
             "labelled samples before relying on it.",
         ]
-    missing = [name for name, row in report["variants"].items() if not row["measured"]]
+    missing = [name for name, row in report["variants"].items() if _absent(row)]
     if missing:
         lines += ["", f"**Not measured here:** {', '.join(f'`{name}`' for name in missing)}. "
                       + _why_missing(report)]  # fmt: skip
@@ -106,8 +115,13 @@ def get_head(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _absent(row: dict[str, Any]) -> bool:
+    """Left out or lacking something here; not: a step found no reason to make it."""
+    return not row["measured"] and row["reason"].startswith(("not measured", "left out"))
+
+
 def _why_missing(report: dict[str, Any]) -> str:
-    reasons = {row["reason"] for row in report["variants"].values() if not row["measured"]}
+    reasons = {row["reason"] for row in report["variants"].values() if _absent(row)}
     advice = ""
     if any("GPU" in reason or "containers" in reason for reason in reasons):
         advice = (
@@ -175,6 +189,11 @@ def get_plots(report: dict[str, Any], pictures: str) -> str:
     for name, row in report["variants"].items():
         if row["measured"] and name != report["reference"]:
             lines += [f"![Deviation of the logits of {name}]({pictures}{name}.deviation.png)", ""]
+            if row["culprits"] and row["culprits"]["first"]:
+                lines += [
+                    f"![Nodes of {name} that move verdicts]({pictures}{name}.culprits.png)",
+                    "",
+                ]
             if row["layers"]:
                 lines += [f"![Error of {name} layer by layer]({pictures}{name}.layers.png)", ""]
     return "\n".join(lines)

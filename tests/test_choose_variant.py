@@ -17,7 +17,7 @@ def latency(p50, noise=0.0):
 
 def row(precision="float32", p50=1.0, at_32=10.0, size=1000, noise=0.0, **more):
     """A variant that passes every gate, with what the report knows of it."""
-    share = 1.0 if precision == "float16" else 0.0
+    share = 0.0 if precision == "float32" else 1.0
     made = {
         "measured": True,
         "samples": 100,
@@ -25,10 +25,13 @@ def row(precision="float32", p50=1.0, at_32=10.0, size=1000, noise=0.0, **more):
         "flips": {"total": 0, "samples": []},
         "repeats": {"samples": []},
         "served": None,
+        "range": None,
+        "calibration": None,
         "retuning": None,
         "retuned_threshold": None,
         "vs_labels": {"tp": 9, "fp": 1},
         "precision_proof": {
+            "share": share,
             "share_float16": share,
             "share_of": "weight bytes",
             "counted": 400,
@@ -101,7 +104,13 @@ def test_one_logit_that_is_not_finite_fails():
     ],
 )
 def test_the_precision_must_be_proven(held_in, share, size, good):
-    proof = {"share_float16": share, "share_of": "weight bytes", "counted": size, "file_bytes": 1}
+    proof = {
+        "share": share,
+        "share_float16": share,
+        "share_of": "weight bytes",
+        "counted": size,
+        "file_bytes": 1,
+    }
     assert passed(row(held_in, precision_proof=proof))["proven precision"] == good
 
 

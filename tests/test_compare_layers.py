@@ -18,6 +18,7 @@ from scripts.compare_layers import (
 from scripts.convert_fp16 import convert
 from scripts.half_rounding import rounded
 from scripts.plot_layers import draw
+from scripts.variants import BY_NAME
 
 
 class Data:
@@ -47,7 +48,7 @@ def compared(model: onnx.ModelProto, folder: Path) -> tuple[dict, float | None]:
     onnx.save_model(model, source)
     onnx.save_model(convert(onnx.load(source)), half)
     tensors, unmarked = compare_models(
-        None, Data(20, 4), list(range(20)), source, half, "onnxruntime"
+        None, Data(20, 4), list(range(20)), source, half, BY_NAME["onnx_fp16"]
     )
     return {one["name"]: one for one in tensors}, unmarked
 

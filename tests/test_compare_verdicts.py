@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, recall_score
 
-from scripts.compare_verdicts import compare, confusion, deviation, flips, half, main, retuning
+from scripts.compare_verdicts import compare, confusion, deviation, flips, main, retuning
+from scripts.parts import half
 from scripts.thresholds import choose_threshold
 
 
@@ -302,10 +303,35 @@ def test_a_flip_in_the_held_out_half_alone_moves_nothing():
 def test_a_tie_across_the_boundary_is_reported_with_its_samples():
     reference = array([-1, -0.5, 0.5, 1])
     variant = array([-1, 0.5, 0.5, 1])
-    tuned = retuning(variant, reference >= 0, flags([0, 0, 1, 1]), 0.0, 1.0)
+    labels = flags([0, 0, 1, 1])
+    tuned = retuning(variant, reference >= 0, labels, half(labels), 0.0, 1.0, np.arange(4))
     assert tuned["fewest_flips"] == 1
     assert tuned["separation"] == 0.0
     assert tuned["crossing"] == [2, 1]
+
+
+def test_what_calibrated_a_variant_judges_nothing():
+    reference = array([-3, -2, -1, 1, 2, 3, -4, 4])
+    labels = flags([0, 0, 0, 1, 1, 1, 0, 1])
+    variant = -reference  # every verdict flips
+    aside = np.array([1, 4])
+    found = compare(variant, reference, labels, 0.0, 1.0, None, aside)
+    assert found["samples"] == 6
+    assert found["calibration"] == {"samples": 2, "flips": 2}
+    assert found["flips"]["total"] == 6
+    assert {flip["index"] for flip in found["flips"]["samples"]} == {0, 2, 3, 5, 6, 7}
+    assert sum(found["vs_reference"][key] for key in ("tp", "fp", "fn", "tn")) == 6
+    held = ~half(labels)
+    held[aside] = False
+    assert found["held_out"] == {"samples": held.sum(), "flips": held.sum()}
+    assert found["retuning"]["tuning"]["samples"] + found["retuning"]["held_out"]["samples"] == 6
+    flipped = {flip["index"]: flip for flip in found["flips"]["samples"]}
+    assert all(one["reference_logit"] == reference[i] for i, one in flipped.items())
+
+
+def test_where_everything_calibrated_nothing_is_left_to_judge():
+    with pytest.raises(ValueError, match="all 2 samples calibrated the variant"):
+        compare(array([-1, 1]), array([-1, 1]), flags([0, 1]), 0.0, 1.0, None, np.arange(2))
 
 
 def test_one_sample_that_flips_is_no_reason_to_move():

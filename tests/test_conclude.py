@@ -12,23 +12,28 @@ import torch
 from click.testing import CliRunner
 
 from scripts import (
+    check_bfloat16,
     check_model,
+    check_range,
     choose_threshold,
     compare_layers,
     compare_verdicts,
     conclude,
     convert_fp16,
+    convert_mixed,
     export_onnx,
     measure_latency,
     prove_precision,
+    quantize_int8,
     read_samples,
+    repair_verdicts,
     repeat_scoring,
     score_variant,
     trace_torchscript,
     write_config,
 )
 from scripts.files import sha256
-from scripts.variants import VARIANTS, not_here
+from scripts.variants import BY_NAME
 
 CASE = """
 precision = 0.8
@@ -55,7 +60,7 @@ def build():
 TOML = "data/toy/case.toml"
 R = "results/toy"
 AGAIN = "make clean CASE=toy && make all CASE=toy MODE=local GPU=no"
-MEASURED = ("torch_fp32", "torchscript_fp32", "onnx_fp32", "onnx_fp16")
+MEASURED = ("torch_fp32", "torchscript_fp32", "onnx_fp32", "onnx_fp16", "onnx_int8")
 
 
 def step(module, *arguments):
@@ -105,13 +110,31 @@ def run_all(mode="local"):
     step(export_onnx, TOML, *samples, "--out", artefact("onnx_fp32"))
     step(convert_fp16, TOML, *samples, "--model", artefact("onnx_fp32"),
          "--out", artefact("onnx_fp16"))  # fmt: skip
+    step(quantize_int8, TOML, *samples, "--model", artefact("onnx_fp32"),
+         "--out", artefact("onnx_int8"))  # fmt: skip
     for variant in MEASURED:
-        step(score_variant, TOML, "--variant", variant, *samples, *where,
-             "--model", artefact(variant), "--out", f"{R}/{variant}.logits.npy")  # fmt: skip
+        run_score(variant, where)
     threshold = f"{R}/torch_fp32.threshold.json"
     step(choose_threshold, TOML, "--logits", reference, "--labels", f"{R}/labels.npy",
          "--out", threshold)  # fmt: skip
-    for variant in MEASURED:
+    step(check_range, TOML, *samples, *where, "--model", artefact("onnx_fp32"),
+         "--out", f"{R}/onnx_fp32.range.json")  # fmt: skip
+    step(check_bfloat16, TOML, *samples, *where, "--model", artefact("onnx_fp32"),
+         "--out", f"{R}/onnx_bf16.support.json")  # fmt: skip
+    repaired = []
+    for variant in ("onnx_fp16", "onnx_int8"):
+        mixed = f"{variant}_mixed"
+        step(repair_verdicts, TOML, "--variant", variant, *samples, *where,
+             "--source", artefact("onnx_fp32"), "--logits", f"{R}/{variant}.logits.npy",
+             "--reference", reference, "--threshold", threshold,
+             "--out", f"{R}/{mixed}.repair.json")  # fmt: skip
+        if read(f"{mixed}.repair.json")["made"]:
+            repaired.append(mixed)
+            step(convert_mixed, TOML, *samples, "--repair", f"{R}/{mixed}.repair.json",
+                 "--source", artefact("onnx_fp32"), "--out", artefact(mixed))  # fmt: skip
+            run_score(mixed, where)
+    measured = [*MEASURED, *repaired]
+    for variant in measured:
         step(compare_verdicts, "--variant", variant, "--logits", f"{R}/{variant}.logits.npy",
              "--reference", reference, "--labels", f"{R}/labels.npy", *samples,
              "--threshold", threshold, "--out", f"{R}/{variant}.verdicts.json")  # fmt: skip
@@ -120,17 +143,24 @@ def run_all(mode="local"):
              "--verdicts", f"{R}/{variant}.verdicts.json",
              "--out", f"{R}/{variant}.repeats.json")  # fmt: skip
         if variant != "torch_fp32":
-            step(prove_precision, "--variant", variant, "--model", artefact(variant),
+            span = ["--range", f"{R}/onnx_fp32.range.json"] if "fp16" in variant else []
+            step(prove_precision, "--variant", variant, "--model", artefact(variant), *span,
                  "--out", f"{R}/{variant}.precision.json")  # fmt: skip
             step(write_config, TOML, "--variant", variant, "--model", ends(variant),
                  "--gpu", "no", "--out",
                  f"model_repository/toy_{variant}/config.pbtxt")  # fmt: skip
-    step(compare_layers, TOML, "--variant", "onnx_fp16", *samples,
-         "--model", artefact("onnx_fp16"), "--source", artefact("onnx_fp32"),
-         "--logits", f"{R}/onnx_fp16.logits.npy", "--reference", reference,
-         "--threshold", threshold, "--out", f"{R}/onnx_fp16.layers.json")  # fmt: skip
-    models = [f"{variant}={artefact(variant)}" for variant in MEASURED]
+    for variant in measured[3:]:
+        step(compare_layers, TOML, "--variant", variant, *samples,
+             "--model", artefact(variant), "--source", artefact("onnx_fp32"),
+             "--logits", f"{R}/{variant}.logits.npy", "--reference", reference,
+             "--threshold", threshold, "--out", f"{R}/{variant}.layers.json")  # fmt: skip
+    models = [f"{variant}={artefact(variant)}" for variant in measured]
     step(measure_latency, TOML, *where, *samples, "--out", f"{R}/latency.json", *models)
+
+
+def run_score(variant, where):
+    step(score_variant, TOML, "--variant", variant, "--samples", f"{R}/samples.json", *where,
+         "--model", artefact(variant), "--out", f"{R}/{variant}.logits.npy")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +181,12 @@ def project(finished, tmp_path, monkeypatch):
     shutil.copytree(finished, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     return tmp_path / "project"
+
+
+def shipped():
+    """Every variant that ran but the reference."""
+    ran = [name for name in BY_NAME if Path(R, f"{name}.verdicts.json").exists()]
+    return [name for name in ran if name != "torch_fp32"]
 
 
 def command(*more):
@@ -204,9 +240,7 @@ def test_the_report_holds_what_programs_need(project):
     report = report_of(project)
     assert (report["case"], report["reference"]) == ("toy", "torch_fp32")
     assert {"logit", "precision", "recall"} <= set(report["threshold"])
-    assert set(report["variants"]) == {
-        *MEASURED, "trt_fp32", "trt_fp16",
-    }  # fmt: skip
+    assert set(report["variants"]) == set(BY_NAME)
     for name in MEASURED:
         row = report["variants"][name]
         assert row["measured"] is True
@@ -215,7 +249,9 @@ def test_the_report_holds_what_programs_need(project):
         for against in ("vs_reference", "vs_labels"):
             counts = row[against]
             assert set(counts) == {"tp", "fp", "fn", "tn", "accuracy", "precision", "recall"}
-            assert counts["tp"] + counts["fp"] + counts["fn"] + counts["tn"] == 200
+            judged = 200 - (row["calibration"] or {"samples": 0})["samples"]
+            assert counts["tp"] + counts["fp"] + counts["fn"] + counts["tn"] == judged
+            assert (judged < 200) == (name == "onnx_int8")
         assert "retuned_threshold" in row
     for name in ("trt_fp32", "trt_fp16"):
         row = report["variants"][name]
@@ -237,7 +273,7 @@ def test_the_numbers_are_those_of_the_stored_logits(project):
     assert report["threshold"]["precision"] == (right & labels).sum() / right.sum() >= 0.8
     assert report["threshold"]["recall"] == (right & labels).sum() / labels.sum()
     assert (report["samples"], report["positives"]) == (200, labels.sum())
-    for name in MEASURED:
+    for name in MEASURED[:4]:
         z = np.load(f"{R}/{name}.logits.npy").astype(np.float64)
         row = report["variants"][name]
         assert row["flips"]["total"] == ((z >= t) != right).sum()
@@ -269,8 +305,11 @@ def test_the_report_needs_no_model_and_no_data(project):
 def test_a_variant_left_out_needs_no_results(project):
     for path in Path(R).glob("onnx_fp16.*"):
         path.unlink()
-    reasons = {one.name: not_here(one, "local", False, ("onnx_fp16",)) for one in VARIANTS}
-    found = conclude.collect(
+    Path(R, "onnx_fp16_mixed.repair.json").unlink()
+    decisions = conclude.decide(Path(R), "local", False, ("onnx_fp16",))
+    assert set(decisions) == {"onnx_bf16.support.json", "onnx_int8_mixed.repair.json"}
+    reasons = conclude.why_not(decisions, "local", False, ("onnx_fp16",))
+    found = decisions | conclude.collect(
         Path(R), [name for name, reason in reasons.items() if not reason], False
     )
     report = conclude.conclude("toy", Fraction(4, 5), found, reasons)
@@ -280,7 +319,7 @@ def test_a_variant_left_out_needs_no_results(project):
 
 
 def test_no_survivor_is_a_report_too(project):
-    for variant in MEASURED[1:]:
+    for variant in shipped():
         change_verdicts(variant, nonfinite=1)
     result = command()
     assert result.exit_code == 0, result.output
@@ -289,7 +328,7 @@ def test_no_survivor_is_a_report_too(project):
 
 
 def test_a_moved_threshold_reaches_the_recommendation(project):
-    for variant in MEASURED[1:]:
+    for variant in shipped():
         counts = read(f"{variant}.verdicts.json")["vs_labels"]
         moved = {"threshold": 0.625, "flips_after": 0, "vs_labels": counts}
         change_verdicts(variant, retuning=moved)
@@ -470,13 +509,13 @@ def write_served(variant, samples=(), load_samples=()):
 
 
 def test_what_triton_gave_stands_in_the_report(project):
-    for variant in MEASURED[1:]:
+    for variant in shipped():
         write_served(variant)
     result = command("--served", "yes")
     assert result.exit_code == 0, result.output
     report = read("report.json")
     assert report["conditions"]["served"] == "yes"
-    for variant in MEASURED[1:]:
+    for variant in shipped():
         assert report["variants"][variant]["served"]["server"]["native"] is False
         assert "served parity" in [gate["gate"] for gate in report["variants"][variant]["gates"]]
         assert report["variants"][variant]["served"]["perf"] is None
@@ -495,7 +534,7 @@ PLACE = {"mode": "docker", "device": "cpu", "versions": {"image": "client 26.07 
 
 
 def serve_all(perf):
-    for variant in MEASURED[1:]:
+    for variant in shipped():
         write_served(variant)
         change(f"{variant}.served.json", mode="docker",
                versions={"image": "tritonserver 26.07 sha256:0"})  # fmt: skip
@@ -531,7 +570,7 @@ def test_two_versions_of_perf_analyzer_are_refused(in_containers):
 
 
 def test_a_flip_under_load_alone_keeps_a_variant_from_production(project):
-    for variant in MEASURED[1:]:
+    for variant in shipped():
         write_served(variant, load_samples=[5] if variant == "onnx_fp16" else [])
     result = command("--served", "yes")
     assert result.exit_code == 0, result.output

@@ -5,7 +5,9 @@
 
 import copy
 import json
+import random
 import warnings
+from itertools import combinations
 from pathlib import Path
 
 import click
@@ -19,9 +21,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxconverter_common import float16
 
 from scripts import convert_fp16, prove_precision
-from scripts.convert_fp16 import LARGEST, convert
+from scripts.convert_fp16 import LARGEST, candidates, convert, prepare
 from scripts.export_onnx import quiet
 from scripts.fp16_passes import TINY_KEY, graphs, name_nodes, sort_nodes
+from scripts.half_rounding import rounded
 from scripts.onnx_session import load_elsewhere
 from scripts.prove_precision import shares
 
@@ -600,6 +603,311 @@ def test_sorting_refuses_a_cycle():
         sort_nodes(graph)
 
 
+# ---- nodes kept in float32 ----------------------------------------------------------------------
+
+
+def casts_of_large_numbers():
+    """60001 as an integer, which float16 has not, cast for a node; and a float cast to double."""
+    nodes = [
+        node("Cast", ["k"], ["f"], to=FLOAT, name="cast"),
+        node("Mul", ["x", "f"], ["a"], name="mul"),
+        node("Cast", ["a"], ["d"], to=DOUBLE, name="up"),
+        node("Floor", ["d"], ["e"], name="floor"),
+        node("Cast", ["e"], ["g"], to=FLOAT, name="down"),
+        node("Mul", ["g", "small"], ["y"], name="last"),
+    ]
+    return graph_of(nodes, stored=[tensor("k", 60001, np.int64), tensor("small", 1e-4)])
+
+
+def identities():
+    """A weight that two nodes share through an Identity, and one between two nodes."""
+    nodes = [
+        node("Identity", ["w"], ["v"], name="weight"),
+        node("MatMul", ["x", "v"], ["a"], name="first"),
+        node("Identity", ["a"], ["b"], name="between"),
+        node("MatMul", ["b", "v"], ["c"], name="second"),
+        node("Identity", ["c"], ["y"], name="end"),
+    ]
+    return graph_of(nodes)
+
+
+def one_tensor_for_several():
+    """A residual that is also squared, captured by a branch, given out, and taken by a Max."""
+    then = branch([node("Add", ["a", "t"], ["p"], name="p")], "p")
+    before = [
+        node("Mul", ["a", "a"], ["square"], name="square"),
+        node("Max", ["a", "square"], ["most"], name="max"),
+        node("Add", ["most", "a"], ["z"], name="residual"),
+    ]
+    return if_graph(then, times_t(), before, [value("y"), value("z"), value("a")])
+
+
+def captured_beside_one_kept():
+    """The tensor that a branch takes goes to one other node: the converter alone loses it."""
+    then = branch([node("Add", ["a", "t"], ["p"], name="p")], "p")
+    before = [node("Tanh", ["a"], ["z"], name="tanh")]
+    return if_graph(then, times_t(), before, [value("y"), value("z")])
+
+
+def layers():
+    """BatchNormalization, Resize, LayerNormalization, Softmax, and a Constant for two nodes."""
+    nodes = [
+        node("Conv", ["x", "k"], ["a"], pads=[1] * 4, name="conv"),
+        node("BatchNormalization", ["a", "scale", "shift", "mean", "var"], ["b"], name="batch"),
+        node("Resize", ["b", "", "scales"], ["c"], mode="linear", name="resize"),
+        node("LayerNormalization", ["c", "g"], ["d"], name="norm"),
+        node("Transpose", ["d"], ["e"], perm=[0, 1, 3, 2], name="transpose"),
+        node("MatMul", ["d", "e"], ["s"], name="scores"),
+        node("Constant", [], ["third"], value_float=1 / 3, name="constant"),
+        node("Mul", ["s", "third"], ["m"], name="scale"),
+        node("Softmax", ["m"], ["soft"], name="softmax"),
+        node("Add", ["soft", "third"], ["y"], name="add"),
+    ]
+    stored = [weights("k", 2, 1, 3, 3), tensor("scales", [1, 1, 2, 2]), tensor("g", [1.1] * 8)]
+    stored += [weights("scale", 2), weights("shift", 2), weights("mean", 2), tensor("var", [2, 3])]
+    return graph_of(nodes, [value("x", ["n", 1, 4, 4])], [value("y", ["n", 2, 8, 8])], stored)
+
+
+KEPT = {
+    "casts of large numbers": casts_of_large_numbers,
+    "identities": identities,
+    "one tensor for several": one_tensor_for_several,
+    "captured beside one kept": captured_beside_one_kept,
+    "layers": layers,
+    "initializer for two": lambda: shared_with("Add"),
+    "Constant for two": lambda: constant(value_float=1 / 3),
+}
+EVERY = {**TRAPS, **PLAIN, **KEPT}
+
+
+def same_bits(model, converted, inputs):
+    for wanted, found in zip(run(model, inputs), run(converted, inputs), strict=True):
+        assert found.dtype == wanted.dtype
+        np.testing.assert_array_equal(found.view(np.uint32), wanted.view(np.uint32))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_with_every_node_kept_the_outputs_are_those_of_float32_bit_for_bit(name):
+    model = EVERY[name]()
+    converted = convert(model, frozenset(candidates(model)))
+    onnx.checker.check_model(converted, full_check=True)
+    assert ends(converted) == ends(model)
+    for seed in range(3):
+        inputs = feeds(model, seed)
+        for mixed in (converted, rounded(converted)):
+            if name == "RandomNormalLike with dtype":  # other noise in every session
+                check_converted(model, mixed)
+            else:
+                same_bits(model, mixed, inputs)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_float16_alone_changes_what_keeping_must_not(name):
+    model, inputs = KEPT[name](), feeds(KEPT[name](), 0)
+    with pytest.raises(AssertionError):
+        same_bits(model, rounded(convert(model)), inputs)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_any_set_of_nodes_can_be_kept(name):
+    """Every set where there are few, else some; also with true rounding, which leaves Loops out."""
+    model = EVERY[name]()
+    prepared = prepare(model)
+    nodes = candidates(prepared)
+    sets = [s for size in range(len(nodes)) for s in combinations(nodes, size)]
+    ways = [lambda mixed: mixed] if name == "Loop" else [lambda mixed: mixed, rounded]
+    for keep in sets if len(sets) < 30 else random.Random(0).sample(sets, 30):
+        mixed = convert(prepared, frozenset(keep))
+        for way in ways:
+            if name == "casts of large numbers":  # whose Floor may fall on the other side
+                onnx.checker.check_model(way(mixed), full_check=True)
+                run(way(mixed), feeds(model, 0))
+            else:
+                check_converted(model, way(mixed))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_keeping_nothing_is_the_conversion_and_prepared_or_not_is_the_same(name):
+    model = EVERY[name]()
+    prepared = prepare(model)
+    some = frozenset(candidates(model)[::2])
+    for keep in (frozenset(), some):
+        first = convert(prepared, keep).SerializeToString(deterministic=True)
+        assert convert(prepared, keep).SerializeToString(deterministic=True) == first
+        assert convert(model, keep).SerializeToString(deterministic=True) == first
+
+
+def between(model, first, last):
+    """The operators on the way from one node's output to another's first input, Casts included."""
+    made = {name: one for one in model.graph.node for name in one.output}
+    named = {one.name: one for one in model.graph.node}
+    found, at = [], named[last].input[0]
+    while made[at].name != first:
+        found.append(made[at].op_type)
+        at = made[at].input[0]
+    return found
+
+
+def test_no_cast_is_left_between_two_kept_nodes():
+    model = idle_cast("inner")
+    nodes = ["matmul_a", "matmul_y"]
+    assert candidates(model) == nodes
+    assert between(convert(model, frozenset(nodes)), *nodes) == []
+    assert between(convert(model, frozenset(nodes[:1])), *nodes) == ["Cast"]
+    mixed = convert(model, frozenset(nodes))
+    assert not [one for one in mixed.graph.node if one.op_type == "Cast"]
+
+
+def test_a_kept_node_beside_an_input_or_an_output_has_no_cast_there():
+    model = unnamed_nodes()
+    first, last = "MatMul_b", "Add_y"
+    for keep, inputs, outputs in (({first}, 1, 0), ({last}, 0, 1), ({first, last}, 1, 1)):
+        mixed = convert(model, frozenset(keep))
+        named = {one.name: one for one in mixed.graph.node}
+        made = {one.output[0]: one for one in mixed.graph.node}
+        assert (named[first].input[0] == "x") == bool(inputs)
+        assert (made["y"].op_type != "Cast") == bool(outputs)
+
+
+def test_weights_of_kept_nodes_stay_float32_and_a_shared_one_is_there_twice():
+    stored = stored_in(convert(identities(), frozenset({"second"})))
+    exact = stored_in(identities())["w"]
+    kinds = {str(values.dtype): values for values in stored.values()}
+    assert len(stored) == 2
+    np.testing.assert_array_equal(kinds["float32"], exact)
+    np.testing.assert_array_equal(kinds["float16"], exact.astype(np.float16))
+    stored = stored_in(convert(identities(), frozenset({"first", "second"})))
+    assert [str(values.dtype) for values in stored.values()] == ["float32"]
+
+
+def test_only_the_kept_node_is_float32():
+    model = shared_with("Add")
+    found = shares(convert(model, frozenset({"blocked"})))
+    assert (found["nodes"], found["nodes_float32"]) == (3, 1)
+    assert found["node_share_float16"] == 2 / 3
+
+
+@pytest.mark.parametrize("build", [
+    lambda: with_values([70000.0]),
+    lambda: graph_of([matmul(), node("Constant", [], ["k"], value_float=-1e6, name="constant"),
+                      node("Add", ["a", "k"], ["y"], name="add")]),
+    lambda: graph_of([matmul(), node("Identity", ["v"], ["k"], name="same"),
+                      node("Add", ["a", "k"], ["y"], name="add")], stored=[tensor("v", [1e6])]),
+    lambda: graph_of([matmul(), node("Shape", ["a"], ["s"], name="shape"),
+                      node("ConstantOfShape", ["s"], ["k"], value=tensor("", [1e6]), name="add"),
+                      node("Identity", ["k"], ["y"], name="same")]),
+    lambda: if_graph(branch([node("Add", ["a", "u"], ["p"], name="add")], "p",
+                            [tensor("u", [70000.0] * 4)]), times_t()),
+    lambda: if_graph(branch([node("Add", ["a", "big"], ["p"], name="add")], "p"), times_t(),
+                     [node("Constant", [], ["big"], value_float=70000.0, name="outside")]),
+])  # fmt: skip
+def test_a_large_value_that_only_a_kept_node_uses_is_not_refused(build):
+    model = build()
+    with pytest.raises(ValueError, match="float16 cannot hold"):
+        convert(model)
+    with pytest.raises(ValueError, match="float16 cannot hold"):
+        convert(model, frozenset({"matmul_a"}))
+    mixed = convert(model, frozenset({"add"}))
+    onnx.checker.check_model(mixed, full_check=True)
+    inputs = feeds(model, 0)
+    everything = convert(model, frozenset(candidates(model)))
+    same_bits(model, everything, inputs)
+    assert len(run(mixed, inputs)) == 1
+
+
+def test_a_large_value_that_another_node_uses_too_is_refused():
+    nodes = [matmul(), node("Add", ["a", "v"], ["b"], name="add"),
+             node("Mul", ["b", "v"], ["y"], name="mul")]  # fmt: skip
+    model = graph_of(nodes, stored=[tensor("v", [70000.0])])
+    with pytest.raises(ValueError, match="70000"):
+        convert(model, frozenset({"add"}))
+    convert(model, frozenset({"add", "mul"}))
+
+
+def test_candidates_are_named_in_graph_order_with_what_a_branch_holds():
+    # a Max stays float32 anyway; Constant, Shape and Cast do not compute
+    assert candidates(blocked_inside_a_branch()) == ["matmul_a", "if", "q", "relu", "add", "after"]
+    assert candidates(unnamed_nodes()) == ["Relu_a", "MatMul_b", "Add_y"]
+    assert candidates(shape_arithmetic()) == [
+        "mul", "floor", "expand", "sum", "matmul_a", "times"]  # fmt: skip
+    assert candidates(if_with_a_cast()) == ["matmul_a", "if", "q", "reduce", "p", "after"]
+
+
+def test_a_node_whose_result_has_no_known_type_is_no_candidate():
+    model = graph_of([matmul(), node("Relu", ["a"], ["y"], name="relu")])
+    strange = node("Strange", ["a"], ["b"], name="strange", domain="example")
+    model.graph.node.insert(1, strange)
+    model.graph.node[2].input[0] = "b"
+    model.opset_import.append(helper.make_opsetid("example", 1))
+    assert candidates(model) == ["matmul_a", "relu"]
+
+
+@pytest.mark.parametrize("name", ["nothing", "w", "cast"])
+def test_a_name_that_cannot_be_kept_is_refused(name):
+    with pytest.raises(ValueError, match=f"no node '{name}' that could be kept"):
+        convert(cast_from(INT64), frozenset({"matmul_a", name}))
+
+
+def test_a_node_that_stays_float32_anyway_may_be_named():
+    model = two_blocked_in_a_row()
+    assert "max" not in candidates(model)
+    check_converted(model, convert(model, frozenset({"max"})))
+
+
+def test_a_kept_if_keeps_all_that_is_inside():
+    model = if_in_if()
+    mixed = convert(model, frozenset({"if"}))
+    named = {one.name: graph for graph in graphs(mixed.graph) for one in graph.node}
+    for name in ("p1", "p2"):
+        assert [one.type.tensor_type.elem_type for one in named[name].output] == [FLOAT]
+    assert shares(mixed)["nodes_float32"] == 5  # if, inner, p1, p2, q; of 7
+
+
+def test_what_has_nothing_to_do_with_a_kept_node_stays_as_it_is():
+    """The Max beside it, float32 anyway, is still rounded on its way in and out."""
+    nodes = [matmul("x", "z"), node("Max", ["x", "t"], ["y"], name="max")]
+    model = graph_of(nodes, outputs=[value("y"), value("z")], stored=[weights("t", 4)])
+    inputs = feeds(model, 0)
+    exact, pure, mixed = (
+        run(one, inputs)
+        for one in (
+            model,
+            rounded(convert(model)),
+            rounded(convert(model, frozenset({"matmul_z"}))),
+        )
+    )
+    assert not np.array_equal(exact[0], pure[0])
+    np.testing.assert_array_equal(mixed[0], pure[0])
+    np.testing.assert_array_equal(mixed[1], exact[1])
+
+
+def test_a_way_through_float16_in_the_model_itself_does_not_break_a_kept_node():
+    nodes = [
+        matmul(),
+        node("Cast", ["a"], ["h"], to=HALF, name="down"),
+        node("Cast", ["h"], ["f"], to=FLOAT, name="up"),
+        matmul("f", "y"),
+    ]
+    model = graph_of(nodes)
+    for keep in ((), ("matmul_a",), ("matmul_y",), ("matmul_a", "matmul_y")):
+        check_converted(model, convert(model, frozenset(keep)))
+
+
+def test_true_rounding_sees_what_is_kept():
+    """1 + 2**-12 - 1: float16 loses it between the two nodes, unless both are kept."""
+    nodes = [node("Add", ["x", "one"], ["a"], name="add"),
+             node("Sub", ["a", "one"], ["y"], name="subtract")]  # fmt: skip
+    model = graph_of(nodes, stored=[tensor("one", [1.0])])
+    inputs = {"x": np.full((1, 4), 2.0**-12, np.float32)}
+    for keep, wanted in (
+        ((), 0),
+        (("add",), 0),
+        (("subtract",), 0),
+        (("add", "subtract"), 2.0**-12),
+    ):
+        assert (run(rounded(convert(model, frozenset(keep))), inputs)[0] == wanted).all()
+
+
 # ---- the proof ----------------------------------------------------------------------------------
 
 
@@ -614,30 +922,81 @@ def half_and_float():
     return graph_of(nodes, stored=[tensor("w16", np.ones((4, 4)), np.float16), weights("t", 4)])
 
 
+NEITHER = {"node_share_bfloat16": 0.0, "node_share_int8": 0.0,
+           "weight_share_bfloat16": 0.0, "weight_share_int8": 0.0}  # fmt: skip
+
+
 def test_shares_of_a_graph_counted_by_hand():
     found = shares(half_and_float())
-    assert found == {
+    assert found == NEITHER | {
         "nodes": 2,
         "node_share_float16": 0.5,
+        "nodes_float32": 1,
         "weight_bytes": 16 * 2 + 4 * 4,
         "weight_share_float16": 32 / 48,
+        "weight_bytes_float32": 4 * 4,
     }
+
+
+def half_and_float_in_bfloat16():
+    """The same graph with bfloat16 where it has float16."""
+    model = half_and_float()
+    stored = model.graph.initializer[0]
+    assert stored.data_type == HALF
+    short = helper.make_tensor("w16", TensorProto.BFLOAT16, [4, 4], [1.0] * 16)
+    stored.CopyFrom(short)
+    model.graph.node[0].attribute[0].i = TensorProto.BFLOAT16
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def test_shares_of_bfloat16_counted_by_hand():
+    found = shares(half_and_float_in_bfloat16())
+    assert found["nodes"] == 2
+    assert found["nodes_float32"] == 1
+    assert found["node_share_bfloat16"] == 0.5
+    assert found["node_share_float16"] == 0
+    assert found["weight_bytes"] == 16 * 2 + 4 * 4
+    assert found["weight_share_bfloat16"] == 32 / 48
+    assert found["weight_share_float16"] == 0
+    assert found["weight_bytes_float32"] == 16
+
+
+def test_the_proof_of_bfloat16(tmp_path):
+    result, out = prove(tmp_path, "onnx_bf16", half_and_float_in_bfloat16())
+    assert result.output == "onnx_bf16: 50% of the nodes and 67% of the weight bytes are bfloat16\n"
+    metrics = json.loads(out.read_text(encoding="utf-8"))["metrics"]
+    assert metrics["precision"] == "bfloat16"
+    assert metrics["share"] == metrics["weight_share_bfloat16"] == 32 / 48
+    assert metrics["share_float16"] == 0
+    for variant, wrong, words in (
+        ("onnx_bf16", half_and_float(), "none of its weights are bfloat16"),
+        ("onnx_fp16", half_and_float_in_bfloat16(), "none of its weights are float16"),
+        ("onnx_fp32", half_and_float_in_bfloat16(), "and holds bfloat16 weights"),
+    ):
+        result, _ = prove(tmp_path, variant, wrong)
+        assert result.exit_code == 1
+        assert words in result.output
 
 
 def test_shares_of_a_float32_graph_and_of_its_conversion():
     model = shared_with("Max")
-    assert shares(model) == {
+    assert shares(model) == NEITHER | {
         "nodes": 3,
         "node_share_float16": 0.0,
+        "nodes_float32": 3,
         "weight_bytes": (16 + 4) * 4,
         "weight_share_float16": 0.0,
+        "weight_bytes_float32": (16 + 4) * 4,
     }
     # after it: w and t in float16, a second t in float32 for the Max, which stays float32
-    assert shares(convert(model)) == {
+    assert shares(convert(model)) == NEITHER | {
         "nodes": 3,
         "node_share_float16": 2 / 3,
+        "nodes_float32": 1,
         "weight_bytes": (16 + 4) * 2 + 4 * 4,
         "weight_share_float16": 40 / 56,
+        "weight_bytes_float32": 4 * 4,
     }
 
 
@@ -676,7 +1035,9 @@ def test_the_proof_of_a_conversion(tmp_path):
     )
     metrics = json.loads(out.read_text(encoding="utf-8"))["metrics"]
     assert metrics["values_below_float16"] == 1
-    assert metrics["weight_bytes"] == 20 * 2
+    assert metrics["precision"] == "float16"
+    assert metrics["share"] == metrics["share_float16"] == 1
+    assert metrics["weight_bytes"] == metrics["counted"] == 20 * 2
     assert metrics["file_bytes"] == (tmp_path / "model.onnx").stat().st_size
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from scripts.variants import BY_NAME, REFERENCE, VARIANTS, not_here
+from scripts.variants import BY_NAME, NOT_MADE, REFERENCE, VARIANTS, not_here, undecided
 
 
 def listed(*arguments: str) -> list[str]:
@@ -15,19 +15,43 @@ def listed(*arguments: str) -> list[str]:
 
 def test_make_gets_the_names_with_the_standard_library_alone() -> None:
     assert listed("--gpu", "no", "--skip") == [
-        "torch_fp32", "torchscript_fp32", "onnx_fp32", "onnx_fp16",
+        "torch_fp32", "torchscript_fp32", "onnx_fp32", "onnx_fp16", "onnx_int8",
+    ]  # fmt: skip
+    assert listed("--decided", "--skip") == [
+        "onnx_fp16_mixed.repair", "onnx_bf16.support", "onnx_int8_mixed.repair",
     ]  # fmt: skip
 
 
 def test_engines_come_with_the_containers_and_a_gpu() -> None:
     every = [variant.name for variant in VARIANTS]
-    assert listed("--mode", "docker", "--gpu", "yes", "--skip") == every
+    decided = [variant.name for variant in VARIANTS if variant.decided]
+    assert listed("--mode", "docker", "--gpu", "yes", "--made", *decided, "--skip") == every
     assert not set(listed("--mode", "docker", "--gpu", "no")) & {"trt_fp32", "trt_fp16"}
     assert not set(listed("--mode", "local", "--gpu", "yes")) & {"trt_fp32", "trt_fp16"}
     reason = not_here(BY_NAME["trt_fp32"], "local", True, ())
     assert reason == "not measured here: TensorRT comes with the containers (MODE=docker)"
     skipped = listed("--mode", "docker", "--gpu", "yes", "--skip", "onnx_fp16")
-    assert skipped == ["torch_fp32", "torchscript_fp32", "onnx_fp32", "trt_fp32"]
+    assert skipped == [
+        "torch_fp32", "torchscript_fp32", "onnx_fp32", "onnx_int8", "trt_fp32", "trt_int8",
+    ]  # fmt: skip
+
+
+def test_what_a_step_decides_on_is_made_only_where_it_said_so() -> None:
+    local = ("local", False, ())
+    assert not_here(BY_NAME["onnx_int8_mixed"], *local, ()) == NOT_MADE
+    assert not_here(BY_NAME["onnx_int8_mixed"], *local, ("onnx_int8_mixed",)) is None
+    assert undecided(BY_NAME["onnx_int8_mixed"], *local, ()) is None
+    assert not_here(BY_NAME["trt_int8_mixed"], "docker", True, (), ()) == (
+        "not measured here: it is made from onnx_int8_mixed, which is not made"
+    )
+    assert not_here(BY_NAME["trt_int8_mixed"], "docker", True, (), ("onnx_int8_mixed",)) is None
+
+
+def test_the_repair_of_a_skipped_variant_is_not_sought() -> None:
+    assert undecided(BY_NAME["onnx_fp16_mixed"], "local", False, ("onnx_fp16",), ()) == (
+        "not measured here: it repairs onnx_fp16, which is left out"
+    )
+    assert listed("--decided", "--skip", "onnx_fp16", "onnx_bf16") == ["onnx_int8_mixed.repair"]
 
 
 def test_make_may_take_an_engine_s_source_from_its_name() -> None:
@@ -38,7 +62,8 @@ def test_make_may_take_an_engine_s_source_from_its_name() -> None:
 
 def test_what_is_made_from_a_skipped_variant_is_skipped_too() -> None:
     rest = ["torch_fp32", "torchscript_fp32"]
-    assert listed("--gpu", "no", "--skip", "onnx_fp16") == [*rest, "onnx_fp32"]
+    left = ["onnx_fp16", "onnx_int8"]
+    assert listed("--gpu", "no", "--skip", *left) == [*rest, "onnx_fp32"]
     assert listed("--gpu", "no", "--skip", "onnx_fp32") == rest
     reason = not_here(BY_NAME["onnx_fp16"], "local", False, ("onnx_fp32",))
     assert reason == "not measured here: it is made from onnx_fp32, which is left out"
@@ -55,4 +80,7 @@ def test_every_row_is_whole(variant) -> None:  # type: ignore[no-untyped-def]
         "onnxruntime": "onnx",
         "tensorrt": "trt",
     }[variant.runtime]
-    assert variant.name == f"{short}_{variant.precision.replace('float', 'fp')}"
+    held = variant.precision.replace("bfloat", "bf").replace("float", "fp")
+    mixed = "_mixed" if variant.repairs or (variant.source or "").endswith("_mixed") else ""
+    assert variant.name == f"{short}_{held}{mixed}"
+    assert variant.repairs is None or variant.name == f"{variant.repairs}_mixed"

@@ -28,7 +28,7 @@ from scripts import inspect_engine, measure_latency, prove_precision  # noqa: E4
 from scripts.compare_layers import compare_models, worst_samples  # noqa: E402
 from scripts.files import read_json  # noqa: E402
 from scripts.onnx_session import PROVIDERS  # noqa: E402
-from scripts.variants import REFERENCE, VARIANTS  # noqa: E402
+from scripts.variants import BY_NAME, REFERENCE, VARIANTS, Variant  # noqa: E402
 
 Rows = Iterator[Row]
 
@@ -88,8 +88,13 @@ PARTS: dict[str, Callable[[Subject], Rows]] = {
 
 
 def of(runtime: str) -> list[str]:
-    """The variants that it runs, from the one list."""
-    return [one.name for one in VARIANTS if one.runtime == runtime]
+    """The variants in floating point that it runs, from the one list."""
+    return [one.name for one in VARIANTS if one.runtime == runtime and floating(one)]
+
+
+def floating(variant: Variant) -> bool:
+    """Whether it is always made and computes in float32 or float16: int8 flips verdicts by design."""
+    return variant.precision in ("float32", "float16") and "_mixed" not in variant.name
 
 
 def proven(subject: Subject, variant: str) -> Row:
@@ -101,7 +106,7 @@ def proven(subject: Subject, variant: str) -> Row:
             out=proof,
         )  # fmt: skip
     else:
-        prove_precision.main.callback(variant=variant, model=path, out=proof)
+        prove_precision.main.callback(variant=variant, model=path, span=None, out=proof)
     row = measured(subject, variant)
     share = read_json(proof)["metrics"]
     row["figures"]["precision"] = share
@@ -144,7 +149,7 @@ def layers_row(subject: Subject, variant: str) -> Row:
     rows = worst_samples(subject.reference, subject.reference, subject.threshold)
     tensors, unmarked = compare_models(
         subject.case, subject.data, rows, subject.artefact(str(source)), subject.artefact(variant),
-        "tensorrt",
+        BY_NAME[variant],
     )  # fmt: skip
     errors = {one["name"]: one["relative_error"] for one in tensors}
     figures = {"tensors": len(tensors), "marked_minus_unmarked_max": unmarked}

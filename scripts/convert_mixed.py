@@ -1,0 +1,75 @@
+"""Convert the float32 ONNX to low precision, with the nodes that a repair keeps left in float32.
+
+Reads   case.toml, samples.json, <variant>_mixed.repair.json, the float32 model.onnx
+Writes  model.onnx
+Runs    on the CPU
+Usage   python3 -m scripts.convert_mixed data/digits/case.toml --samples results/digits/samples.json \
+            --repair results/digits/onnx_int8_mixed.repair.json \
+            --source model_repository/digits_onnx_fp32/1/model.onnx \
+            --out model_repository/digits_onnx_int8_mixed/1/model.onnx
+Prints  onnx_int8_mixed: 1 of 5 nodes kept in float32, runs at batch 1, 31, 32
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from scripts.case import Case, read_case
+from scripts.export_onnx import save
+from scripts.files import read_json
+from scripts.onnx_session import trial_sizes
+from scripts.parts import calibration_rows
+from scripts.samples import Samples
+from scripts.variants import BY_NAME
+
+if TYPE_CHECKING:
+    import onnx
+
+Convert = Callable[[frozenset[str]], "onnx.ModelProto"]
+
+
+@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
+@click.argument("case_toml", type=click.Path(path_type=Path))
+@click.option("--samples", required=True, type=click.Path(path_type=Path))
+@click.option("--repair", required=True, type=click.Path(path_type=Path))
+@click.option("--source", required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path))
+def main(case_toml: Path, samples: Path, repair: Path, source: Path, out: Path) -> None:
+    import onnx
+
+    case, found = read_case(case_toml), read_json(repair)
+    if not found["made"]:
+        raise click.ClickException(f"{repair} says of {found['variant']}: {found['reason']}.")
+    data = Samples(case, samples)
+    nodes, convert = converter(found["repairs"], onnx.load(source), case, data)
+    save(convert(frozenset(found["kept"])), out, case, data.some(case.max_batch))
+    sizes = ", ".join(str(size) for size in trial_sizes(case.max_batch))
+    click.echo(
+        f"{found['variant']}: {len(found['kept'])} of {len(nodes)} nodes kept in float32, "
+        f"runs at batch {sizes}"
+    )
+
+
+def converter(
+    variant: str, source: "onnx.ModelProto", case: Case, data: Samples
+) -> tuple[list[str], Convert]:
+    """(the nodes that `variant` has in low precision, in graph order; how to convert with some kept).
+
+    What needs doing once, calibration among it, is done here.
+    """
+    if BY_NAME[variant].precision == "int8":
+        from scripts import quantize_int8 as int8
+
+        ranges = int8.calibrate(source, int8.calibration_batches(case, data))
+        rows = calibration_rows(data.labels.astype(bool), data.groups)
+        return list(ranges.nodes), lambda keep: int8.note(int8.quantize(source, ranges, keep), rows)
+    from scripts import convert_fp16 as fp16
+
+    prepared = fp16.prepare(source)
+    return fp16.candidates(prepared), lambda keep: fp16.convert(prepared, keep)
+
+
+if __name__ == "__main__":
+    main()
