@@ -104,26 +104,28 @@ ifneq ($(filter-out $(FREE),$(MAKECMDGOALS)),)
   FILES := $(shell find -L $(D) -mindepth 1 -name __pycache__ -prune -o -type f -print -o -type d -print | $(escape))
   # scripts/case.py refuses a case.toml in which these two would be read otherwise.
   WEIGHTS := $(D)/$(shell sed -nE "s/^[[:blank:]]*weights[[:blank:]]*=[[:blank:]]*[\"']([A-Za-z0-9._\/-]+)[\"'].*/\1/p" $(TOML) | head -n 1)
+  UNLABELLED := $(shell sed -nE "s/^[[:blank:]]*unlabelled[[:blank:]]*=[[:blank:]]*[\"']([A-Za-z0-9._\/-]+)[\"'].*/\1/p" $(TOML) | head -n 1)
   SKIP := $(shell sed -nE 's/^[[:blank:]]*skip[[:blank:]]*=[[:blank:]]*\[([^]]*)\].*/\1/p' $(TOML) | tr "\"'," '   ')
 else
   LINKED :=
   FILES :=
   WEIGHTS := $(D)/weights.pth
   SKIP :=
+  UNLABELLED :=
 endif
 MODEL := $(TOML) $(WEIGHTS) $(filter %.py,$(FILES))
 DATA := $(filter-out $(MODEL),$(FILES))
 
 # Every variant that runs here, from the one list. Some are made only where a step finds a reason to:
 # what those steps have decided stands in decided.mk, which make brings up to date first, and then
-# reads again. Not where it is only asked what would be done.
+# reads again. Not where it is only asked what would be done: make remakes what it includes even then.
 MADE :=
-VERBS := all promote results/report.% $(R)/report.% $(REPO)/$(CASE)/config.pbtxt $(R)/production.json
+VERBS := all gate compare promote results/report.% $(R)/report.% $(R)/claims.json $(REPO)/$(CASE)/config.pbtxt $(R)/production.json
 ifneq ($(filter $(VERBS),$(MAKECMDGOALS)),)
 ifeq ($(findstring n,$(short))$(findstring q,$(short))$(findstring t,$(short)),)
 include $(R)/decided.mk
 else
--include $(R)/decided.mk
+MADE := $(shell sed -n 's/^MADE := //p' $(R)/decided.mk 2>/dev/null)
 endif
 endif
 LISTED := --mode $(MODE) --gpu $(GPU) --skip $(SKIP) --made $(MADE)
@@ -330,6 +332,23 @@ PICTURES := $(R)/threshold.png $(REPAIRED:%=$(R)/%.culprits.png) $(CONVERTED:%=$
 FOUND := $(LAYERED:%=$(R)/%.layers.json) $(foreach step,verdicts repeats score,$(VARIANTS:%=$(R)/%.$(step).json)) $(CONVERTED:%=$(R)/%.precision.json) $(SERVABLE:%=$(R)/%.served.json) $(DECISIONS:%=$(R)/%.json) $(REPAIRED:%=$(R)/%.culprits.json) $(if $(filter onnx_fp32,$(VARIANTS)),$(R)/onnx_fp32.range.json)
 CONFIGS := $(CONVERTED:%=$(REPO)/$(CASE)_%/config.pbtxt)
 
+# What is claimed of new data; served verdicts count where Triton was asked.
+TRAFFIC := $(if $(UNLABELLED),$(R)/traffic.json)
+ifneq ($(TRAFFIC),)
+$(TRAFFIC): $(TOML) $(DATA) $(call code,read_traffic,pytorch)
+	$(Q)$(call in,pytorch) scripts.read_traffic $(TOML) --out $@
+
+define traffic
+$(R)/$(1).traffic.npy: $(TRAFFIC) $(R)/torch_fp32.check.json $(call artefact,$(1)) $(MODEL) $(call code,score_variant,$(call image_of,$(1)))
+	$(Q)$(call in,$(call image_of,$(1))) scripts.score_variant $(TOML) --variant $(1) --samples $(TRAFFIC) --model $(call artefact,$(1)) --mode $(MODE) --device $(DEVICE) --out $$@
+endef
+$(foreach variant,$(VARIANTS),$(eval $(call traffic,$(variant))))
+endif
+
+CLAIMED := $(foreach end,logits.npy verdicts.json repeats.json $(if $(TRAFFIC),traffic.npy),$(VARIANTS:%=$(R)/%.$(end)))
+$(R)/claims.json: $(TOML) $(R)/samples.json $(CLAIMED) $(SERVABLE:%=$(R)/%.served.json) $(if $(SERVABLE),$(R)/served_latency.json) $(call code,state_claims,pytorch)
+	$(Q)$(call in,pytorch) scripts.state_claims $(TOML) --results $(R) --samples $(R)/samples.json --served $(SERVED) --out $@ $(CONVERTED)
+
 # Timed when nothing else is left to run, also under make -j: first what runs in the pytorch image,
 # interleaved; then TensorRT, in its own.
 $(R)/latency.json: $(filter-out %.plan,$(ARTEFACTS)) $(TOML) $(R)/samples.json $(call code,measure_latency,pytorch) | $(FOUND) $(PICTURES) $(CONFIGS)
@@ -365,7 +384,7 @@ $(PERF): $(R)/%.perf.json: $(TOML) $(R)/samples.json $(call code,measure_perf_an
 # A report of other settings is drawn up anew: that step refuses to mix results and says what to do.
 PLACE := $(MODE) $(GPU) $(if $(filter docker,$(MODE)),$(RELEASE),none) $(SERVED)
 ifneq ($(shell sed -nE 's/^  "(mode|gpu|release|served)": "(.*)",?$$/\2/p' $(R)/report.json 2>/dev/null),$(PLACE))
-.PHONY: $(R)/report.json
+.PHONY: $(R)/report.json $(R)/claims.json
 endif
 PROMOTION := $(R)/promotion.json
 VARIANT ?=
@@ -375,7 +394,7 @@ $(PROMOTION): $(call where,pytorch)
 	$(Q)$(call in,pytorch) scripts.promote_variant --variant "$(VARIANT)" --out $@
 endif
 $(R)/report.json: $(if $(filter promote,$(MAKECMDGOALS)),$(PROMOTION),$(wildcard $(PROMOTION)))
-$(R)/report.json: $(FOUND) $(LATENCY) $(if $(SERVABLE),$(R)/served_latency.json) $(PERF) $(TOML) $(call code,conclude,pytorch)
+$(R)/report.json: $(FOUND) $(if $(CONVERTED),$(R)/claims.json) $(LATENCY) $(if $(SERVABLE),$(R)/served_latency.json) $(PERF) $(TOML) $(call code,conclude,pytorch)
 	$(Q)$(call in,pytorch) scripts.conclude $(TOML) --results $(R) --mode $(MODE) --why-mode "$(WHY_MODE)" --gpu $(GPU) --why-gpu "$(WHY_GPU)" --release $(word 3,$(PLACE)) --served $(SERVED) --out $@
 
 $(R)/report.md: $(R)/report.json $(PICTURES) $(call code,write_report,pytorch)
@@ -404,7 +423,7 @@ $(R)/production.json: $(R)/report.json $(R)/samples.json $(TOML) $(call code,che
 	$(Q)$(call in,tritonserver) scripts.check_production $(TOML) --samples $(R)/samples.json --repository $(REPO) --results $(R) --mode $(MODE) --device $(DEVICE) --out $@
 
 # ---- the other verbs -----------------------------------------------------------------------------
-.PHONY: all serve promote rollback new doctor images test lint bench clean help
+.PHONY: all gate compare serve promote rollback new doctor images test lint bench clean help
 
 doctor: ## what this machine has and lacks for MODE and GPU
 	@$(DOCTOR) --ports $(HTTP_PORT) $(GRPC_PORT) $(METRICS_PORT)
@@ -415,6 +434,13 @@ serve: $(call where,tritonserver) $(wildcard $(R)/request.json) ## Triton with t
 	$(Q)$(if $(filter docker,$(MODE)),$(call container,tritonserver,serve) python3 -m,$(VENV)/bin/python -m) scripts.serve_models $(CASE) --repository $(REPO) --models $(SERVE) --request $(R)/request.json --log $(if $(filter docker,$(MODE)),/caches,$(R))/server.log --ports $(HTTP_PORT) $(GRPC_PORT) $(METRICS_PORT)
 
 promote: results/report.md $(REPO)/$(CASE)/config.pbtxt ## put VARIANT into production, whatever the report recommends
+
+gate: results/report.md $(R)/report.html ## may the recommended variant be released? 0: yes; else make fails, and says why
+	$(Q)$(PYTHON) -m scripts.decide_release $(R)/report.json
+
+OLD ?=
+compare: $(R)/report.json ## what changed since an earlier report: make compare OLD=path/report.json
+	$(Q)$(call in,pytorch) scripts.compare_reports "$(OLD)" $(R)/report.json
 
 rollback: $(call where,pytorch) ## put the production model one version back
 	$(Q)$(call in,pytorch) scripts.rollback_model $(CASE) --repository $(REPO)

@@ -1,7 +1,7 @@
 """For `make bench`: the search for the nodes to keep in float32 against onnxconverter-common's.
 
 The same float32 model, the same samples and the same check (no verdict flips) for both:
-`auto_convert_mixed_precision` halves segments until each converts; `scripts/repair_search.py` ranks
+`auto_convert_mixed_precision` halves segments until each converts; `scripts/repair_ranking.py` ranks
 first. Each try is one conversion and one run in ONNX Runtime.
 """
 
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from scripts.convert_fp16 import candidates, convert, prepare
 from scripts.onnx_session import default_threads, open_session, run_session
-from scripts.repair_search import Outcome, Remembered, localise, repair
+from scripts.repair_ranking import localise
+from scripts.repair_search import repair
+from scripts.repair_trials import Outcome, Remembered
 from scripts.repair_verdicts import ROUGH
 from scripts.thresholds import is_positive, middle
 

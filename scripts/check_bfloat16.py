@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scripts.bf16_forms import counts, operators, opset_of
+from scripts.bf16_passes import convert
 from scripts.case import read_case
-from scripts.convert_bf16 import convert, counts, operators, opset_of
 from scripts.files import gpu_name, hashes, versions, write_json
 from scripts.onnx_session import PROVIDERS, default_threads, open_session
 from scripts.samples import Batch, Samples

@@ -15,8 +15,9 @@ import click
 
 from scripts.case import read_case
 from scripts.files import hashes, versions, write_json
+from scripts.policies import NoGuarantee, choose, compared
 from scripts.samples import load
-from scripts.thresholds import Unreachable, choose_threshold
+from scripts.thresholds import Unreachable
 
 
 @click.command(help=__doc__.splitlines()[0] if __doc__ else None)
@@ -27,7 +28,7 @@ from scripts.thresholds import Unreachable, choose_threshold
 def main(case_toml: Path, logits: Path, labels: Path, out: Path) -> None:
     case = read_case(case_toml)
     try:
-        found = choose_threshold(load(logits), load(labels), case.precision)
+        found = choose(load(logits), load(labels), case.precision, case.rules)
     except Unreachable as error:
         y = load(labels)
         turned = error.best <= 1.5 * float(y.mean())  # hardly better than calling all positive
@@ -36,14 +37,22 @@ def main(case_toml: Path, logits: Path, labels: Path, out: Path) -> None:
             + ("Are positive or positive_class the wrong way round? " if turned else "")
             + f"Set precision in {case_toml} to at most that, or train a better model."
         ) from None
+    except NoGuarantee as error:
+        helps = "Bring more labelled samples" if error.needed is not None else "Lower precision"
+        raise click.ClickException(
+            f"{case.name}: {error}. {helps}, or leave guarantee out of {case_toml}."
+        ) from None
     except ValueError as error:
         raise click.ClickException(f"{logits}: {error}.") from None
     content = {
         "variant": "torch_fp32",
         "step": "threshold",
         "inputs": hashes([case_toml, logits, labels]),
-        "versions": versions("numpy"),
+        "versions": versions("numpy", "scipy"),
         "wanted_precision": float(case.precision),
+        "policy": "guarantee" if case.rules.guarantee is not None else case.rules.policy,
+        "guarantee": case.rules.guarantee,
+        "policies": compared(load(logits), load(labels), case.precision, case.rules),
         "metrics": {
             "logit": found.logit,
             "gap_low": found.gap_low if found.gap_low > float("-inf") else None,

@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 from scripts.files import hashes, read_json, versions, write_json
 from scripts.parts import SEED, calibration_rows, half
 from scripts.samples import load
-from scripts.thresholds import is_positive, retune
+from scripts.thresholds import _parts, is_positive, retune
 from scripts.variants import BY_NAME
 
 NEAREST = 100  # samples nearest to the threshold, for the deviation that can matter
+PIECE = 8192  # NumPy's own, when it adds up
 
 Flags = NDArray[np.bool_]
 Logits = NDArray[np.float32]
+Rows = NDArray[np.int64] | range
 
 
 @click.command(help=__doc__.splitlines()[0] if __doc__ else None)
@@ -89,43 +91,42 @@ def compare(
     if not len(logits):
         raise ValueError("no samples: nothing was compared")
     verdicts, right = is_positive(logits, threshold), is_positive(reference, threshold)
-    tuning, judged, nonfinite = (
-        half(labels, groups),
-        np.ones(len(labels), bool),
-        ~np.isfinite(logits),
-    )
+    differs, tuning = verdicts != right, half(labels, groups)
+    nonfinite = len(logits) - np.count_nonzero(np.isfinite(logits))
+    rows: Rows = range(len(logits))
     calibration = None
     if calibrated is not None:
+        judged = np.ones(len(labels), bool)
         judged[calibrated] = False
-        calibration = {
-            "samples": len(calibrated),
-            "flips": int((verdicts != right)[calibrated].sum()),
-        }
+        calibration = {"samples": len(calibrated), "flips": int(differs[calibrated].sum())}
         if not judged.any():
             raise ValueError(f"all {len(judged)} samples calibrated the variant: none can judge it")
-    rows = np.flatnonzero(judged)
-    held_out = judged & ~tuning
-    part = (logits[judged], reference[judged], labels[judged])
+        rows = np.flatnonzero(judged)
+        logits, reference, labels = logits[rows], reference[rows], labels[rows]
+        verdicts, right, differs, tuning = (
+            flags[rows] for flags in (verdicts, right, differs, tuning)
+        )
     return {
         "samples": len(rows),
-        "nonfinite": int(nonfinite.sum()),
+        "nonfinite": nonfinite,
         "calibration": calibration,
-        "flips": flips(*part, threshold, names, rows),
+        "flips": flips(logits, reference, labels, threshold, names, rows),
         "held_out": {
-            "samples": int(held_out.sum()),
-            "flips": int((verdicts != right)[held_out].sum()),
+            "samples": len(rows) - np.count_nonzero(tuning),
+            "flips": np.count_nonzero(differs & ~tuning),
         },
-        "deviation": deviation(*part[:2], threshold),
-        "vs_reference": confusion(verdicts[judged], right[judged]),
-        "vs_labels": confusion(verdicts[judged], part[2]),
-        "retuning": retuning(part[0], right[judged], part[2], tuning[judged], threshold, gap, rows),
+        "deviation": deviation(logits, reference, threshold),
+        "vs_reference": confusion(verdicts, right),
+        "vs_labels": confusion(verdicts, labels),
+        "retuning": retuning(logits, right, labels, tuning, threshold, gap, rows),
     }
 
 
 def confusion(verdicts: Flags, truth: Flags) -> dict[str, Any]:
     """tp, fp, fn, tn, and accuracy, precision, recall; None where there is nothing to divide by."""
-    tp, fp = int((verdicts & truth).sum()), int((verdicts & ~truth).sum())
-    fn, tn = int((~verdicts & truth).sum()), int((~verdicts & ~truth).sum())
+    tp = np.count_nonzero(verdicts & truth)
+    fp, fn = np.count_nonzero(verdicts) - tp, np.count_nonzero(truth) - tp
+    tn = len(verdicts) - tp - fp - fn
     return {
         "tp": tp, "fp": fp, "fn": fn, "tn": tn,
         "accuracy": (tp + tn) / len(verdicts),
@@ -136,13 +137,13 @@ def confusion(verdicts: Flags, truth: Flags) -> dict[str, Any]:
 
 def flips(
     logits: Logits, reference: Logits, labels: Flags, threshold: float,
-    names: list[str] | None = None, rows: NDArray[np.int64] | None = None,
+    names: list[str] | None = None, rows: Rows | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """How many verdicts differ, by direction, and each sample, nearest to the threshold first.
 
     `rows`: the number of each sample in the test data, where these are not all.
     """
-    rows = np.arange(len(logits)) if rows is None else rows
+    rows = range(len(logits)) if rows is None else rows
     flipped = np.flatnonzero(is_positive(logits, threshold) != is_positive(reference, threshold))
     order = flipped[np.argsort(np.abs(reference[flipped] - threshold), kind="stable")]
     down = int(is_positive(reference[flipped], threshold).sum())
@@ -171,8 +172,16 @@ def deviation(logits: Logits, reference: Logits, threshold: float) -> dict[str, 
 
     All None where a logit is not finite.
     """
-    near = np.argsort(np.abs(reference - threshold), kind="stable")[:NEAREST]
-    width = float(np.abs(reference[near] - threshold).max())
+    near: NDArray[np.int64] = np.empty(0, np.int64)
+    margin: Logits = np.empty(0, np.float32)
+    for part in _parts(len(reference)):
+        here = np.abs(reference[part] - threshold)
+        full = len(near) == NEAREST
+        few = np.flatnonzero(~(here >= margin[-1])) if full else np.arange(len(here))
+        near, margin = np.append(near, part.start + few), np.append(margin, here[few])
+        order = np.argsort(margin, kind="stable")[:NEAREST]
+        near, margin = near[order], margin[order]
+    width = float(margin.max())
     return _deviation(logits, reference) | {
         "near_threshold": _deviation(logits[near], reference[near])
         | {"samples": len(near), "width": width}
@@ -180,21 +189,37 @@ def deviation(logits: Logits, reference: Logits, threshold: float) -> dict[str, 
 
 
 def _deviation(logits: Logits, reference: Logits) -> dict[str, Any]:
-    delta = logits.astype(np.float64) - reference
-    if not np.isfinite(delta).all():
+    total, absolute, low, high = _sums(logits, reference)
+    if not (np.isfinite(low) and np.isfinite(high)):
         return dict.fromkeys(("mean", "mean_absolute", "min", "max", "max_absolute"))
     return {
-        "mean": float(delta.mean()),
-        "mean_absolute": float(np.abs(delta).mean()),
-        "min": float(delta.min()),
-        "max": float(delta.max()),
-        "max_absolute": float(np.abs(delta).max()),
+        "mean": total / len(logits),
+        "mean_absolute": absolute / len(logits),
+        "min": low,
+        "max": high,
+        "max_absolute": max(abs(low), abs(high)),
     }
+
+
+def _sums(logits: Logits, reference: Logits) -> tuple[float, float, float, float]:
+    """Of variant minus reference in float64: sum, sum of absolutes, minimum, maximum.
+
+    In the pieces in which NumPy adds up, so that the sums are the same and no large array is made.
+    """
+    total, absolute, lows, highs = 0.0, 0.0, [], []
+    for start in range(0, len(logits), PIECE):
+        piece = slice(start, start + PIECE)
+        delta = logits[piece].astype(np.float64) - reference[piece]
+        lows.append(delta.min())
+        highs.append(delta.max())
+        total += float(delta.sum())
+        absolute += float(np.abs(delta, out=delta).sum())
+    return total, absolute, float(np.min(lows)), float(np.max(highs))
 
 
 def retuning(
     logits: Logits, verdicts: Flags, labels: Flags, tuning: Flags, threshold: float, gap: float,
-    rows: NDArray[np.int64],
+    rows: Rows,
 ) -> dict[str, Any] | None:  # fmt: skip
     """Tune on the `tuning` part, judge on the rest; None where no verdict differs.
 
@@ -208,10 +233,14 @@ def retuning(
         return {"threshold": None, "reason": "its logits are not all finite"}
     if not tuning.any():
         return {"threshold": None, "reason": "no sample is left to tune on"}
-    found = retune(logits[tuning], verdicts[tuning], threshold, gap)
-    whole = retune(logits, verdicts, threshold, gap)
+    few = _where_it_matters(logits, differs & tuning, tuning, threshold, gap)
+    found = retune(logits[few], verdicts[few], threshold, gap)
+    few = _where_it_matters(logits, differs, np.ones(len(logits), bool), threshold, gap)
+    whole = retune(logits[few], verdicts[few], threshold, gap)
     moved = is_positive(logits, found.logit) != verdicts
-    before, after = int(differs[~tuning].sum()), int(moved[~tuning].sum())
+    size, all_before, all_after = (np.count_nonzero(flags) for flags in (tuning, differs, moved))
+    tuned_before, tuned_after = np.count_nonzero(differs & tuning), np.count_nonzero(moved & tuning)
+    before, after = all_before - tuned_before, all_after - tuned_after
     if found.logit == threshold:
         reason = "no other threshold leaves fewer flips on the tuning half"
     elif after < before:
@@ -226,21 +255,43 @@ def retuning(
         "interval": [found.interval_low, found.interval_high],
         "seed": SEED,
         "tuning": {
-            "samples": int(tuning.sum()),
-            "flips_before": int(differs[tuning].sum()),
-            "flips_after": int(moved[tuning].sum()),
+            "samples": size,
+            "flips_before": tuned_before,
+            "flips_after": tuned_after,
         },
         "held_out": {
-            "samples": int((~tuning).sum()),
+            "samples": len(tuning) - size,
             "flips_before": before,
             "flips_after": after,
         },
-        "flips_after": int(moved.sum()),
+        "flips_after": all_after,
         "vs_labels": confusion(is_positive(logits, found.logit), labels),
         "fewest_flips": whole.flips,
         "separation": whole.gap if np.isfinite(whole.gap) else None,
-        "crossing": [int(rows[i]) for i in whole.crossing] if whole.crossing else None,
+        "crossing": [int(rows[few[i]]) for i in whole.crossing] if whole.crossing else None,
     }
+
+
+def _where_it_matters(
+    logits: Logits, differs: Flags, considered: Flags, threshold: float, gap: float
+) -> NDArray[np.int64]:
+    """Rows of the considered samples from which retune() finds the same as from all of them.
+
+    Below the lowest logit whose verdict differs, and the threshold, all verdicts are negative in
+    both: a cut there is worse than at its end. So are all above the highest positive in both. What
+    lies between is needed, and the next logit on either side.
+    """
+    z = logits[differs]
+    low = np.nextafter(np.float32(min(z.min(initial=np.inf), threshold)), np.float32(-np.inf))
+    high = np.nextafter(np.float32(max(z.max(initial=-np.inf), threshold)), np.float32(np.inf))
+    size, width = np.count_nonzero(considered), max(float(high - low) / 8, gap)
+    while True:
+        begin, end = np.float32(low - width), np.float32(high + width)
+        rows = np.flatnonzero((logits >= begin) & (logits <= end) & considered)
+        z = logits[rows]
+        if len(rows) == size or ((z < low).any() and (z > high).any()):
+            return rows
+        width *= 16
 
 
 if __name__ == "__main__":

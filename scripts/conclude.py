@@ -16,13 +16,23 @@ from typing import Any, NamedTuple
 import click
 
 from scripts.case import read_case
-from scripts.choose_variant import choose, gates
+from scripts.case_rules import Rules
+from scripts.choose_variant import choose
 from scripts.files import hashes, read_json, sha256, write_json
+from scripts.gates import FAILED, gates
+from scripts.gates import decide as decide_release
 from scripts.variants import BY_NAME, NOT_MADE, REFERENCE, VARIANTS, Variant, not_here, undecided
 
 SCHEMA = 3
 
 
+LOAD = (
+    "best", "levels", "flips", "samples_checked", "memory_mb", "gpu_memory_mb", "start_s",
+)  # fmt: skip
+CLAIMS = (
+    "refused", "scheme", "folds", "seed", "grouped", "confidence", "variants_compared", "alpha",
+    "samples", "thresholds", "reference",
+)  # fmt: skip
 REPAIR = (
     "repairs", "made", "reason", "kept", "nodes", "ways", "tuning", "held_out", "smallest", "alone",
     "conversions", "runs",
@@ -76,14 +86,16 @@ def main(
         "release": release,
         "served": served,
     } | check_same_place(found, case.name, Place(mode, "cuda" if gpu == "yes" else "cpu", release))
-    report = conclude(case.name, case.precision, found, reasons) | {"conditions": conditions}
+    report = conclude(case.name, case.precision, case.rules, found, reasons)
+    report["conditions"] = conditions
     by_hand = results / "promotion.json"
     promoted = read_json(by_hand)["variant"] if by_hand.is_file() else None
     report["promotion"] = promotion(report, promoted)
     report["inputs"] = hashes([case_toml, *(results / name for name in found)])
     write_json(out, report)
     variant = report["recommendation"]["variant"]
-    click.echo(f"{case.name}: {variant or 'no variant'} goes to production")
+    told = report["decision"]["verdict"]
+    click.echo(f"{case.name}: {variant or 'no variant'} goes to production; make gate: {told}")
 
 
 def decide(folder: Path, mode: str, gpu: bool, skip: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -121,6 +133,7 @@ def collect(
     `served`: through Triton too; `perf`: and there by perf_analyzer, too.
     """
     names = ["samples.json", "torch_fp32.check.json", "torch_fp32.threshold.json", "latency.json"]
+    names += ["claims.json"] if any(BY_NAME[variant].file for variant in measured) else []
     if any(BY_NAME[variant].runtime == "tensorrt" for variant in measured):
         names.append("latency_tensorrt.json")
     for variant in measured:
@@ -250,7 +263,7 @@ def served(found: dict[str, dict[str, Any]], variant: str) -> dict[str, Any] | N
     keys = ("server", "in_flight", "conditions", "statistics")
     return {key: parity[key] for key in keys} | {
         "samples": sorted({*parity["samples"], *load["samples"]}),
-        "load": {key: load[key] for key in ("best", "levels", "flips", "samples_checked")},
+        "load": {key: load[key] for key in LOAD if key in load},
         "perf": perf and {key: perf[key] for key in ("best", "levels")},
     }
 
@@ -269,7 +282,10 @@ def promotion(report: dict[str, Any], variant: str | None) -> dict[str, Any] | N
     return {
         "variant": variant,
         "threshold": report["threshold"]["logit"] if moved is None else moved,
-        "failed_gates": [gate["gate"] for gate in row["gates"] if not gate["passed"]],
+        "failed_gates": [gate["gate"] for gate in row["gates"] if gate["state"] == FAILED],
+        "open_gates": [
+            gate["gate"] for gate in row["gates"] if not gate["passed"] and gate["state"] != FAILED
+        ],
     }
 
 
@@ -281,6 +297,7 @@ def repeats(found: dict[str, Any]) -> dict[str, Any]:
 def conclude(
     case: str,
     precision: Fraction,
+    rules: Rules,
     found: dict[str, dict[str, Any]],
     reasons: dict[str, str | None],
 ) -> dict[str, Any]:
@@ -292,6 +309,7 @@ def conclude(
         for file in ("latency.json", "latency_tensorrt.json")
         for name, times in found.get(file, {"variants": {}})["variants"].items()
     }
+    claimed = found.get("claims.json", {"variants": {}})
     variants: dict[str, dict[str, Any]] = {}
     for variant in VARIANTS:
         reason = reasons[variant.name]
@@ -333,9 +351,12 @@ def conclude(
         row["latency"] = timed.get(variant.name)
         row["served"] = served(found, variant.name)
         if variant.file is not None:
-            row["gates"] = gates(row, variant.precision, precision, noise)
+            refused = {"refused": claimed["refused"]} if "refused" in claimed else {}
+            row["claim"] = claimed["variants"].get(variant.name, {"samples": 0} | refused)
+            row["gates"] = gates(row, variant.precision, precision, rules, noise)
         variants[variant.name] = row
     samples = found["samples.json"]
+    recommendation = choose(variants, threshold["metrics"]["logit"], rules)
     return {
         "schema": SCHEMA,
         "case": case,
@@ -344,8 +365,17 @@ def conclude(
         "positives": samples["positives"],
         "wanted_precision": threshold["wanted_precision"],
         "threshold": threshold["metrics"],
+        "policies": {key: threshold[key] for key in ("policy", "guarantee", "policies")},
+        "rules": vars(rules),
+        "data": {
+            path: digest
+            for path, digest in samples["inputs"].items()
+            if not path.endswith("case.toml")
+        },
+        "claims": {key: claimed[key] for key in CLAIMS if key in claimed},
         "variants": variants,
-        "recommendation": choose(variants, threshold["metrics"]["logit"]),
+        "recommendation": recommendation,
+        "decision": decide_release(variants, recommendation["variant"]),
     }
 
 

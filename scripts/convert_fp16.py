@@ -118,6 +118,14 @@ def convert(
     from onnxconverter_common import float16
 
     from scripts import fp16_passes as passes
+    from scripts.fp16_keep import (
+        cast_captured,
+        drop_unused,
+        join_float32,
+        neighbours,
+        skip_identities,
+        store_constants,
+    )
 
     given = model if isinstance(model, Prepared) else prepare(model)
     if unknown := keep - {*given.candidates, *given.always}:
@@ -129,16 +137,16 @@ def convert(
     blocked, near = set(given.always), set[str]()
     if keep:
         kept = {one.name for node in nodes if node.name in keep for one in passes.walk(node)}
-        passes.skip_identities(mixed.graph)
-        near = passes.neighbours(mixed.graph, kept, blocked, given.types)
+        skip_identities(mixed.graph)
+        near = neighbours(mixed.graph, kept, blocked, given.types)
         blocked |= near
-        passes.store_constants(mixed.graph, near)
+        store_constants(mixed.graph, near)
     for graph in passes.graphs(mixed.graph):
         passes.split_shared(graph, blocked)
     passes.separate_outputs(mixed.graph, blocked)
     passes.separate_captured(mixed.graph, blocked)
     if keep:
-        passes.drop_unused(mixed.graph, original)
+        drop_unused(mixed.graph, original)
     tiny = refuse_large(mixed, blocked)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -158,9 +166,9 @@ def convert(
     passes.retype_casts(mixed.graph, original, blocked)
     passes.cast_statistics(mixed.graph, blocked)
     if keep:
-        passes.cast_captured(mixed.graph, set(keep))
-        passes.join_float32(mixed.graph, original, blocked, near)
-        passes.drop_unused(mixed.graph, original)
+        cast_captured(mixed.graph, set(keep))
+        join_float32(mixed.graph, original, blocked, near)
+        drop_unused(mixed.graph, original)
     passes.sort_nodes(mixed.graph)
     del mixed.graph.value_info[:]  # the converter's; they no longer agree with the casts
     mixed.metadata_props.add(key=passes.TINY_KEY, value=str(tiny))

@@ -60,15 +60,16 @@ def converter(
     What needs doing once, calibration among it, is done here.
     """
     if BY_NAME[variant].precision == "int8":
-        from scripts import quantize_int8 as int8
+        from scripts.int8_graph import note, quantize
+        from scripts.quantize_int8 import calibrate, calibration_batches
 
-        ranges = int8.calibrate(source, int8.calibration_batches(case, data))
+        ranges = calibrate(source, calibration_batches(case, data))
         rows = calibration_rows(data.labels.astype(bool), data.groups)
-        return list(ranges.nodes), lambda keep: int8.note(int8.quantize(source, ranges, keep), rows)
-    from scripts import convert_fp16 as fp16
+        return list(ranges.nodes), lambda keep: note(quantize(source, ranges, keep), rows)
+    from scripts.convert_fp16 import candidates, convert, prepare
 
-    prepared = fp16.prepare(source)
-    return fp16.candidates(prepared), lambda keep: fp16.convert(prepared, keep)
+    prepared = prepare(source)
+    return candidates(prepared), lambda keep: convert(prepared, keep)
 
 
 if __name__ == "__main__":

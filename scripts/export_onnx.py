@@ -121,8 +121,10 @@ def tidy(model: "onnx.ModelProto") -> "onnx.ModelProto":
     return model
 
 
-def save(model: "onnx.ModelProto", out: Path, case: Case, batch: Batch) -> None:
-    """Write the model aside, check it in full, run it, and only then rename it into place."""
+def save(
+    model: "onnx.ModelProto", out: Path, case: Case, batch: Batch, device: str = "cpu"
+) -> None:
+    """Write the model aside, check it in full, run it on `device`, and only then rename it into place."""
     import onnx
 
     data = out.with_name(out.name + ".data")
@@ -135,7 +137,7 @@ def save(model: "onnx.ModelProto", out: Path, case: Case, batch: Batch) -> None:
             onnx.checker.check_model(str(aside), full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise click.ClickException(f"The ONNX checker refuses {out}: {error}") from None
-        try_model(aside, case, batch, out)
+        try_model(aside, case, batch, out, device)
         if external:
             (aside.parent / data.name).replace(data)
         aside.replace(out)

@@ -11,7 +11,13 @@ from scripts.dossier import flips
 
 ROWS = re.compile(r"<tbody>.*?</tbody>", re.DOTALL)
 ROW = re.compile(r"<tr>(.*?)</tr>", re.DOTALL)
-VISIBLE = ("Variants", "Gates", "Price per flip")  # the other sections are folded
+VISIBLE = (
+    "Variants",
+    "How firm the choice is",
+    "Gates",
+    "What is claimed of new data",
+    "Price per flip",
+)  # the other sections are folded
 FORMULAS = """\
 * **Logit** z of a sample: its log-odds of the positive class, ln(p / (1 - p)).
 * **Verdict** at the threshold t: positive exactly where z >= t and z is finite.
@@ -55,7 +61,11 @@ def header(text: str, report: dict[str, Any]) -> str:
         (i for i, p in enumerate(paragraphs) if p.startswith("**To production")), default=0
     )
     by_hand = report["promotion"]
-    good = not by_hand["failed_gates"] if by_hand else bool(report["recommendation"]["variant"])
+    good = (
+        not by_hand["failed_gates"] + by_hand["open_gates"]
+        if by_hand
+        else bool(report["recommendation"]["variant"])
+    )
     box, notes = (
         markdown("\n\n".join(p), _no_plot) for p in (paragraphs[:boxed], paragraphs[boxed:])
     )
@@ -134,6 +144,8 @@ def inside(title: str, report: dict[str, Any]) -> str:
         "Verdicts against the reference and against the labels": lambda: "confusion matrices",
         "Re-tuned thresholds": lambda: listed([n for n, row in rows.items() if row.get("retuning")]),
         "Scored again under other conditions": lambda: _repeats(rows),
+        "Margins": lambda: "how far verdicts are from flipping",
+        "Ways to choose the threshold": lambda: "what each would cost in recall",
         "Nodes that move verdicts": lambda: listed([n for n, row in rows.items() if row.get("culprits")]),
         "Range of float16": lambda: listed([n for n, row in rows.items() if row.get("range")]),
         "Layer by layer": lambda: listed([n for n, row in rows.items() if row.get("layers")]),

@@ -13,7 +13,7 @@ latency_p99_upper_ms     the upper 95 % bound of p99; null with fewer than 299 r
 latency_p50_interval_ms  the 95 % interval of p50, likewise; null with fewer than 6
 start_s                  from the start of tritonserver until the model is loaded and ready
 memory_mb                the most that the server and its backends' processes held, in 10^6 bytes;
-                         see `memory_mb`
+                         see triton_memory.memory_mb
 gpu_memory_mb            what is in use of all GPUs that the server sees, after the last level, as
                          Triton's metrics tell it: other programs' share too. null on the CPU, and
                          where Triton does not tell
@@ -29,12 +29,9 @@ Prints  onnx_fp32: 3,021 requests/s at 32 in flight, p99 14.1 ms, 0 of 21,830 ve
 
 import asyncio
 import itertools
-import os
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +47,9 @@ from scripts.repeat_scoring import deployed
 from scripts.samples import Samples, load
 from scripts.score_served import AT_ONCE, SERVED, model_files
 from scripts.thresholds import is_positive
-from scripts.triton_client import (
-    Model,
-    Send,
-    connect,
-    decode,
-    encode,
-    read_model,
-    together,
-)
+from scripts.triton_client import Model, Send, connect, decode, encode, read_model, together
 from scripts.triton_counters import counted, read_counters
+from scripts.triton_memory import gpu_memory_mb, memory_mb, seconds_since_start
 from scripts.triton_server import Server, running_server
 
 LEVELS = (4, 64)  # requests in flight: up to the first in any case, to the second at most
@@ -69,8 +59,6 @@ SECONDS = (1.0, 20.0)  # of one window: at least, unless there are many requests
 WARM_UP = 0.2  # seconds before each window
 POOL, POOL_BYTES = 1024, 64 << 20  # different requests, at most; what they may hold together
 PERCENTILES = (50, 90, 95, 99)
-PROC = Path("/proc")
-GPU_MEMORY = re.compile(r"^nv_gpu_memory_used_bytes\{.*\} (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -262,63 +250,6 @@ async def drive(
 
     await together(work() for _ in range(concurrency))
     return answers, end
-
-
-def seconds_since_start(pid: int) -> float:
-    """How long the process has been running, to a hundredth: of the try that succeeded, if several."""
-    ticks = int(_stat(PROC / str(pid))[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-
-
-def memory_mb(group: int, proc: Path = PROC) -> float | None:
-    """Peak resident memory of the processes in a group: a server, and the stubs of its Python backend.
-
-    Of each process the proportional set size (PSS: a page that n processes share is charged to each
-    with 1/n, so that shared memory and libraries count once), and what it held at its peak beyond
-    what it holds now (VmHWM - VmRSS), loading included. Pages that programs outside the group use
-    too, of libraries above all, count in part; peaks at different times are added up. Where the
-    kernel does not tell the PSS it is the sum of VmHWM, in which a shared page counts for each
-    process; None where it does not tell that either.
-    """
-    total = 0
-    for folder in proc.glob("[0-9]*"):
-        try:
-            status = _kib(folder / "status") if int(_stat(folder)[2]) == group else {}
-        except (FileNotFoundError, ProcessLookupError):  # another program, which has just ended
-            continue
-        if "VmHWM" in status:
-            try:
-                total += status["VmHWM"] - status["VmRSS"] + _kib(folder / "smaps_rollup")["Pss"]
-            except OSError:
-                total += status["VmHWM"]
-    return total * 1024 / 1e6 or None
-
-
-def _stat(folder: Path) -> list[str]:
-    """What /proc/<pid>/stat tells after the name: its third field and on."""
-    return (
-        (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    )
-
-
-def _kib(path: Path) -> dict[str, int]:
-    """The lines `Name:  123 kB` of a file below /proc."""
-    rows = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
-    return {row[0].rstrip(":"): int(row[1]) for row in rows if row[2:] == ["kB"]}
-
-
-def gpu_memory_mb(address: str) -> float | None:
-    """Used memory of all GPUs that Triton's metrics tell of, in 10^6 bytes; None: they tell none."""
-    connection = HTTPConnection(address, timeout=10)
-    try:
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-    except (OSError, HTTPException):  # started without metrics
-        return None
-    finally:
-        connection.close()
-    # 0 is what Triton says where the driver does not tell it.
-    return sum(float(value) for value in GPU_MEMORY.findall(text)) / 1e6 or None
 
 
 if __name__ == "__main__":

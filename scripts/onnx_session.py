@@ -88,7 +88,7 @@ def load_cuda() -> None:
 
 
 def load_elsewhere(path: Path, out: Path) -> None:
-    """Load `path`, which is to become `out`, in a process of its own, which may crash.
+    """Load `path`, which is to become `out`, on the CPU in a process of its own, which may crash.
 
     ONNX Runtime's optimiser is native code, and some graphs end it with a signal.
     """
@@ -115,14 +115,15 @@ def trial_sizes(max_batch: int) -> list[int]:
     return sorted({1, max(1, odd), max_batch})
 
 
-def try_model(path: Path, case: Case, batch: Batch, out: Path) -> None:
-    """Load `path`, which is to become `out`, on the CPU and run it at batch 1, an odd batch and the largest.
+def try_model(path: Path, case: Case, batch: Batch, out: Path, device: str = "cpu") -> None:
+    """Load `path`, which is to become `out`, on `device` and run it at batch 1, an odd batch and the largest.
 
     `batch` holds at least `case.max_batch` samples. Raises click.ClickException unless inputs,
     and outputs at each size, are what case.toml declares.
     """
-    load_elsewhere(path, out)
-    session = open_session(path, "cpu", default_threads())
+    if device == "cpu":  # what a GPU computes, the CPU may have no code for
+        load_elsewhere(path, out)
+    session = open_session(path, device, default_threads())
     found = {one.name: tuple(one.shape[1:]) for one in session.get_inputs()}
     wanted = {one.name: one.shape for one in case.inputs}
     if found != wanted:

@@ -7,6 +7,7 @@ With `groups` (which patient, video or user a sample comes from) no group is eve
 judged is then of groups that chose nothing. Groups of one sample each are the same as none.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,20 @@ def half(labels: Labels, groups: Groups | None = None) -> Flags:
     labels, groups = _checked(labels, groups)
     if groups is not None:
         return _spread(labels, groups, 2, SEED) == 0
+    packed = _half(np.packbits(labels).tobytes(), len(labels))
+    return np.unpackbits(np.frombuffer(packed, np.uint8), count=len(labels)).view(bool)
+
+
+@lru_cache(maxsize=4)  # all variants of a case ask for the same
+def _half(packed: bytes, n: int) -> bytes:
+    """half() of labels without groups; both as bits."""
+    labels = np.unpackbits(np.frombuffer(packed, np.uint8), count=n).view(bool)
     random = np.random.default_rng(SEED)
-    chosen = np.zeros(len(labels), bool)
+    chosen = np.zeros(n, bool)
     for kind in (True, False):
         rows = random.permutation(np.flatnonzero(labels == kind))
         chosen[rows[: (len(rows) + 1) // 2]] = True
-    return chosen
+    return np.packbits(chosen).tobytes()
 
 
 def three(labels: Labels, groups: Groups | None = None) -> Parts:
@@ -102,7 +111,7 @@ def folds(
 
 def _checked(labels: Labels, groups: Groups | None) -> tuple[Flags, Groups | None]:
     """Labels as bool; no groups where each is of one sample."""
-    flags: Flags = np.asarray(labels).astype(bool)
+    flags: Flags = np.asarray(labels, bool)
     if groups is None:
         return flags, None
     if len(groups) != len(flags):

@@ -4,7 +4,7 @@ Pure functions on arrays. As in `thresholds`, a cut is described by how many sam
 never separates equal logits, and the threshold is the middle of the open gap below the cut.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from math import ceil
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts import thresholds
+from scripts.case_rules import Rules
 from scripts.thresholds import Flags, Keys, Logits, Threshold, Unreachable
 
 Labels = NDArray[np.bool_ | np.uint8]
@@ -25,6 +26,45 @@ class NoGuarantee(ValueError):
     def __init__(self, message: str, best: float, needed: int | None) -> None:
         self.best, self.needed = best, needed
         super().__init__(f"no threshold can be guaranteed {message}")
+
+
+def choose(logits: Logits, labels: Labels, precision: Fraction, rules: Rules) -> Threshold:
+    """The threshold by the case's own policy. Raises `Unreachable`, `NoGuarantee` or ValueError."""
+    if rules.guarantee is not None:
+        return guaranteed(logits, labels, precision, rules.guarantee)
+    if rules.policy == "widest_gap":
+        return widest_gap(logits, labels, precision, rules.recall_slack)
+    return thresholds.choose_threshold(logits, labels, precision)
+
+
+def compared(
+    logits: Logits, labels: Labels, precision: Fraction, rules: Rules
+) -> dict[str, dict[str, object]]:
+    """What each policy would choose and cost on these samples: policy -> figures, or the reason."""
+    confidence = rules.guarantee or rules.confidence
+    policies: dict[str, Callable[[], Threshold]] = {
+        "max_recall": lambda: thresholds.choose_threshold(logits, labels, precision),
+        "widest_gap": lambda: widest_gap(logits, labels, precision, rules.recall_slack),
+        "bounded": lambda: bounded(logits, labels, precision, 1 - confidence),
+        "guarantee": lambda: guaranteed(logits, labels, precision, confidence),
+    }
+    found: dict[str, dict[str, object]] = {}
+    for name, policy in policies.items():
+        try:
+            one = policy()
+        except ValueError as error:
+            found[name] = {"reason": str(error)}
+            continue
+        low = one.gap_low if one.gap_low > -np.inf else None
+        found[name] = {
+            "logit": one.logit,
+            "gap": None if low is None else one.gap_high - low,
+            "precision": one.precision,
+            "recall": one.recall,
+            "predicted_positives": one.predicted_positives,
+            "true_positives": one.true_positives,
+        }
+    return found
 
 
 def widest_gap(

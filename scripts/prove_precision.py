@@ -97,7 +97,7 @@ def onnx_shares(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     import onnx
 
     from scripts.fp16_passes import TINY_KEY
-    from scripts.quantize_int8 import NOTES
+    from scripts.int8_graph import NOTES
 
     model = onnx.load(path)
     entries = {entry.key: entry.value for entry in model.metadata_props}

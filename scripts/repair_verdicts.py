@@ -18,7 +18,7 @@ Usage   python3 -m scripts.repair_verdicts data/digits/case.toml --variant onnx_
 Prints  onnx_int8: 1 of 5 nodes kept in float32 takes the flips on the held-out half from 2 to 0 (9 conversions)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,10 @@ from scripts.files import gpu_name, hashes, read_json, versions, write_json
 from scripts.heads import log_odds
 from scripts.onnx_session import default_threads, open_session, run_session
 from scripts.parts import calibration_rows, half
-from scripts.repair_search import Outcome, Remembered, Repair, localise, repair
-from scripts.samples import Samples, load
+from scripts.repair_ranking import localise
+from scripts.repair_search import Repair, repair
+from scripts.repair_trials import Outcome, Remembered
+from scripts.samples import Batch, Samples, load
 from scripts.score_variant import progress
 from scripts.thresholds import is_positive
 from scripts.variants import BY_NAME
@@ -60,6 +62,7 @@ class Trial:
         self.reference, self.threshold = reference, threshold
         self.device, self.ways = device, ways
         self.conversions = self.runs = 0
+        self.held: dict[bytes, list[Batch]] = {}  # batches of the rows asked for again and again
 
     def outcome(self, keep: frozenset[str], rows: Rows) -> Outcome:
         """Of `rows`, with the nodes in `keep` left in float32; the logits are the last way's."""
@@ -75,6 +78,17 @@ class Trial:
         right = is_positive(self.reference[rows], self.threshold)
         return ((is_positive(logits, self.threshold) != right) | ~np.isfinite(logits)).any(axis=0)
 
+    def batches(self, rows: Rows) -> Iterable[Batch]:
+        """The samples of `rows`; a few are kept in memory, decoded once."""
+        cuts = range(0, len(rows), self.case.max_batch)
+        parts = (self.data.rows(rows[i : i + self.case.max_batch].tolist()) for i in cuts)
+        if len(rows) > MATTER + MOST_FLIPS:
+            return parts
+        key = rows.tobytes()
+        if key not in self.held:
+            self.held = {key: list(parts)}
+        return self.held[key]
+
     def logits(self, keep: frozenset[str], rows: Rows) -> NDArray[np.float32]:
         """(ways, rows) float32."""
         from scripts.half_rounding import rounded
@@ -85,10 +99,7 @@ class Trial:
         for way in self.ways:
             exact = rounded(model) if way == HALF else model
             session = open_session(exact.SerializeToString(), self.device, default_threads())
-            raw = [
-                run_session(session, self.data.rows(rows[i : i + self.case.max_batch].tolist()))
-                for i in range(0, len(rows), self.case.max_batch)
-            ]
+            raw = [run_session(session, batch) for batch in self.batches(rows)]
             self.runs += 1
             z = log_odds(np.concatenate(raw), self.case.head, self.case.positive_class)
             found.append(z.astype(np.float32))
@@ -188,7 +199,7 @@ def search(
             break
         rows = np.union1d(rows, again)
         tried = remembered(trial, rows)
-    ranked = localise(nodes, tried, FINE, say) if len(rows) else []
+    ranked = localise(nodes, tried, FINE if len(flipped) else ROUGH, say) if len(rows) else []
     return found, [finite(one._asdict()) for one in ranked], rows
 
 

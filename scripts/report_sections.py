@@ -9,11 +9,20 @@ SHOWN_FLIPS = 20
 
 def get_gates(report: dict[str, Any]) -> str:
     """Every gate of every candidate, with what was found."""
-    lines = ["## Gates", "", "| variant | gate | passed | found |", "|---|---|---|---|"]
+    lines = [
+        "## Gates",
+        "",
+        "Only what is passed counts: a gate that was not measured is not.",
+        "",
+        "| variant | gate | state | found |",
+        "|---|---|---|---|",
+    ]
     for name, row in report["variants"].items():
         for gate in row.get("gates", []):
-            passed = "yes" if gate["passed"] else "**no**"
-            lines.append(f"| `{name}` | {gate['gate']} | {passed} | {gate['found']} |")
+            state = f"**{gate['state']}**" if gate["state"] == "failed" else gate["state"]
+            lines.append(
+                f"| `{name}` | {gate['place']} {gate['gate']} | {state} | {gate['found']} |"
+            )
     return "\n".join(lines) + "\n"
 
 

@@ -88,7 +88,7 @@ def tensorrt_form(onnx_file: Path, precision: str) -> Iterator[Path]:
         return
     import onnx
 
-    from scripts.quantize_int8 import for_tensorrt
+    from scripts.int8_graph import for_tensorrt
 
     with TemporaryDirectory() as folder:
         form = Path(folder) / onnx_file.name

@@ -14,6 +14,13 @@ from typing import Any
 import click
 
 from scripts.files import read_json, writing
+from scripts.report_claims import (
+    get_claims,
+    get_margins,
+    get_policies,
+    get_release,
+    get_sensitivity,
+)
 from scripts.report_repair import get_price, get_range, get_repair
 from scripts.report_sections import (
     get_conditions,
@@ -53,12 +60,16 @@ def sections(report: dict[str, Any], pictures: str) -> list[str]:
     parts = [
         get_head(report),
         get_table(report),
+        get_sensitivity(report),
         get_gates(report),
+        get_claims(report),
         get_price(report),
         get_served(report),
         get_latency(report),
         get_quality(report),
         get_flips(report),
+        get_margins(report),
+        get_policies(report),
         get_retuning(report),
         get_repeats(report),
         get_repair(report),
@@ -80,7 +91,13 @@ def get_head(report: dict[str, Any]) -> str:
         lines += [
             f"**Promoted by hand to production: `{by_hand['variant']}`**, with the threshold logit >= "
             f"{by_hand['threshold']:.6g}. "
-            + (f"**It fails the gates: {fails}.** " if fails else "It passes every gate. ")
+            + (f"**It fails the gates: {fails}.** " if fails else "")
+            + (
+                f"It is not shown to pass: {', '.join(by_hand['open_gates'])}. "
+                if by_hand["open_gates"]
+                else ""
+            )
+            + ("" if fails or by_hand["open_gates"] else "It passes every gate. ")
             + "What follows is the recommendation that this overrides.",
             "",
         ]
@@ -89,6 +106,7 @@ def get_head(report: dict[str, Any]) -> str:
                      f"{chosen['threshold']:.6g}. {_sentence('; '.join(chosen['reasons']))}")  # fmt: skip
     else:
         lines.append(f"**To production: nothing new.** {_sentence(chosen['reasons'][0])}")
+    lines += ["", *get_release(report)]
     support = report["threshold"]["predicted_positives"]
     if support < LITTLE_SUPPORT:
         lines += [

@@ -30,10 +30,11 @@ from test_fp16 import (
     weights,
 )
 
-from scripts import check_bfloat16, convert_bf16, half_rounding
+from scripts import check_bfloat16, convert_bf16, half_rounding, onnx_session
 from scripts import convert_fp16 as fp16
+from scripts.bf16_forms import NEWEST, counts, operators, opset_of
+from scripts.bf16_passes import LARGEST, convert
 from scripts.check_bfloat16 import apart, ask, executed, not_made, refusal, support, widened
-from scripts.convert_bf16 import LARGEST, NEWEST, convert, counts, operators, opset_of
 from scripts.fp16_passes import element_types, graphs
 
 BF16, FLOAT, INT64 = TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.INT64
@@ -539,14 +540,23 @@ def test_a_float32_model_that_does_not_load_is_an_error(case) -> None:
     assert not answer.exists()
 
 
+def stand_in(monkeypatch) -> list[str]:
+    """The CPU opens what a GPU is asked for. The devices that were asked for."""
+    opened, asked = onnx_session.open_session, []
+
+    def open_it(path, device, threads):
+        asked.append(device)
+        return opened(path, "cpu", threads)
+
+    monkeypatch.setattr(onnx_session, "open_session", open_it)
+    return asked
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_command_converts_what_runs_here(case, device: str, monkeypatch) -> None:
     """The CPU has Flatten in bfloat16. For a GPU's file it stands in."""
     _, convert_it, _ = case
-    opened = convert_bf16.open_session
-    monkeypatch.setattr(
-        convert_bf16, "open_session", lambda path, _, threads: opened(path, "cpu", threads)
-    )
+    asked = stand_in(monkeypatch)
     content = {"made": True, "reason": "", "kept_operators": ["MatMul"], "device": device}
     result = convert_it(**content)
     assert result.exit_code == 0, result.output
@@ -556,15 +566,13 @@ def test_the_command_converts_what_runs_here(case, device: str, monkeypatch) -> 
     )
     assert kinds(onnx.load("out/model.onnx"))["Flatten"] == {BF16}
     assert [one.name for one in Path("out").iterdir()] == ["model.onnx"]
+    assert asked == [device], "tried where it is to run"
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_what_does_not_load_is_not_left_there(case, device: str, monkeypatch) -> None:
     _, convert_it, _ = case
-    opened = convert_bf16.open_session
-    monkeypatch.setattr(
-        convert_bf16, "open_session", lambda path, _, threads: opened(path, "cpu", threads)
-    )
+    stand_in(monkeypatch)
     result = convert_it(made=True, reason="", kept_operators=[], device=device)
     assert result.exit_code == 1
     assert "NOT_IMPLEMENTED" in result.output

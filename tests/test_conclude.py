@@ -29,9 +29,12 @@ from scripts import (
     repair_verdicts,
     repeat_scoring,
     score_variant,
+    state_claims,
     trace_torchscript,
     write_config,
 )
+from scripts.case import read_case
+from scripts.case_rules import Rules
 from scripts.files import sha256
 from scripts.variants import BY_NAME
 
@@ -155,7 +158,13 @@ def run_all(mode="local"):
              "--logits", f"{R}/{variant}.logits.npy", "--reference", reference,
              "--threshold", threshold, "--out", f"{R}/{variant}.layers.json")  # fmt: skip
     models = [f"{variant}={artefact(variant)}" for variant in measured]
+    state(measured[1:])
     step(measure_latency, TOML, *where, *samples, "--out", f"{R}/latency.json", *models)
+
+
+def state(variants, served="no"):
+    step(state_claims, TOML, "--results", R, "--samples", f"{R}/samples.json", "--served", served,
+         "--out", f"{R}/claims.json", *variants)  # fmt: skip
 
 
 def run_score(variant, where):
@@ -233,7 +242,9 @@ def test_the_line_it_prints_is_the_recommendation(project):
     assert result.exit_code == 0, result.output
     variant = read("report.json")["recommendation"]["variant"]
     assert variant in MEASURED[1:]
-    assert result.output == f"toy: {variant} goes to production\n"
+    assert result.output == (
+        f"toy: {variant} goes to production; make gate: the evidence is insufficient\n"
+    )
 
 
 def test_the_report_holds_what_programs_need(project):
@@ -312,7 +323,7 @@ def test_a_variant_left_out_needs_no_results(project):
     found = decisions | conclude.collect(
         Path(R), [name for name, reason in reasons.items() if not reason], False
     )
-    report = conclude.conclude("toy", Fraction(4, 5), found, reasons)
+    report = conclude.conclude("toy", Fraction(4, 5), Rules(), found, reasons)
     assert report["variants"]["onnx_fp16"]["measured"] is False
     assert report["variants"]["onnx_fp16"]["reason"] == 'left out by "skip" in case.toml'
     assert report["recommendation"]["variant"] in ("onnx_fp32", "torchscript_fp32")
@@ -321,23 +332,86 @@ def test_a_variant_left_out_needs_no_results(project):
 def test_no_survivor_is_a_report_too(project):
     for variant in shipped():
         change_verdicts(variant, nonfinite=1)
+    state(shipped())
     result = command()
     assert result.exit_code == 0, result.output
-    assert result.output == "toy: no variant goes to production\n"
-    assert read("report.json")["recommendation"]["variant"] is None
+    assert result.output == "toy: no variant goes to production; make gate: nothing passes\n"
+    report = read("report.json")
+    assert report["recommendation"]["variant"] is None
+    assert (report["decision"]["exit"], report["decision"]["fallback"]) == (3, "onnx_fp32")
 
 
 def test_a_moved_threshold_reaches_the_recommendation(project):
+    chosen = read("torch_fp32.threshold.json")["metrics"]
+    threshold = chosen["logit"] + (chosen["gap_high"] - chosen["logit"]) / 8
     for variant in shipped():
         counts = read(f"{variant}.verdicts.json")["vs_labels"]
-        moved = {"threshold": 0.625, "flips_after": 0, "vs_labels": counts}
+        moved = {"threshold": threshold, "flips_after": 0, "vs_labels": counts}
         change_verdicts(variant, retuning=moved)
+    state(shipped())
     report = report_of(project)
-    assert report["recommendation"]["threshold"] == 0.625
-    assert report["variants"]["onnx_fp32"]["retuned_threshold"] == 0.625
+    assert report["recommendation"]["threshold"] == threshold != chosen["logit"]
+    assert report["variants"]["onnx_fp32"]["retuned_threshold"] == threshold
 
 
-@pytest.mark.parametrize("name", ["latency.json", "onnx_fp16.verdicts.json", "samples.json"])
+def test_what_is_claimed_is_what_the_gates_are_held_to(project):
+    report = report_of(project)
+    claims = read("claims.json")
+    for name in shipped():
+        assert report["variants"][name]["claim"] == claims["variants"][name]
+        parity = next(g for g in report["variants"][name]["gates"] if g["gate"] == "parity")
+        assert parity["value"] == claims["variants"][name]["flip_rate_upper"]
+    assert "claim" not in report["variants"]["torch_fp32"]
+    assert report["claims"]["scheme"] == "cross-fitting"
+    assert report["claims"]["variants_compared"] == len(shipped())
+    assert report["rules"]["flip_rate"] == 0.001
+    assert (report["policies"]["policy"], report["policies"]["guarantee"]) == ("max_recall", None)
+    assert f"{R}/claims.json" in report["inputs"]
+    fallback = report["variants"]["onnx_fp32"]
+    missing = fallback["claim"]["samples_wanted"] - 200
+    assert fallback["claim"]["flips"] == 0
+    assert missing > 2000
+    decision = report["decision"]
+    assert (decision["exit"], decision["fallback_passes"]) == (4, False)
+    recommended = report["variants"][report["recommendation"]["variant"]]["claim"]
+    assert recommended["flips"] == 0
+    assert decision["samples_missing"] == missing + 200 - recommended["samples"]
+
+
+def test_refused_claims_release_nothing(project):
+    """The step says why instead of bounds: the report is drawn up, and no gate of it is passed."""
+    content = {"step": "claims", "inputs": {}, "refused": "fold 1 is empty", "variants": {}}
+    Path(R, "claims.json").write_text(json.dumps(content))
+    report = report_of(project)
+    assert report["claims"] == {"refused": "fold 1 is empty"}
+    for name in shipped():
+        assert report["variants"][name]["claim"]["samples"] == 0
+        states = {g["gate"]: g["state"] for g in report["variants"][name]["gates"]}
+        assert states["parity"] == "insufficient"
+        assert states["quality"] != "passed"
+    assert report["decision"]["exit"] == 4
+
+
+def test_the_rules_of_the_case_hold(project):
+    """No flip in 200 samples: at most 2.2 % with the alpha of four variants."""
+    text = Path(TOML).read_text().replace("precision = 0.8\n", "precision = 0.8\n"
+                                          "[gates]\nflip_rate = 0.03\nlatency_p99_ms = 9\n", 1)  # fmt: skip
+    decisions = conclude.decide(Path(R), "local", False, ())
+    reasons = conclude.why_not(decisions, "local", False, ())
+    found = decisions | conclude.collect(
+        Path(R), [name for name, reason in reasons.items() if not reason], False
+    )
+    Path(TOML).write_text(text)
+    rules = read_case(Path(TOML)).rules
+    report = conclude.conclude("toy", Fraction(4, 5), rules, found, reasons)
+    states = {g["gate"]: g["state"] for g in report["variants"]["onnx_fp32"]["gates"]}
+    assert (states["parity"], states["latency"]) == ("passed", "not measured")
+    assert report["rules"]["flip_rate"] == 0.03
+
+
+@pytest.mark.parametrize(
+    "name", ["latency.json", "onnx_fp16.verdicts.json", "samples.json", "claims.json"]
+)
 def test_a_missing_result_is_named_with_a_command(project, name):
     Path(R, name).unlink()
     check_refused(command(), f"{R}/{name} is missing", "make all")
@@ -463,12 +537,18 @@ def test_a_verdict_that_depends_on_the_slot_keeps_a_variant_from_production(proj
     change("onnx_fp32.repeats.json", samples=[3])
     change("onnx_fp16.repeats.json", samples=[3, 4])
     change("torch_fp32.repeats.json", samples=[3, 9], noise=[3])
+    state(shipped())
     report = report_of(project)
     assert report["recommendation"]["variant"] != "onnx_fp16"
     assert report["recommendation"]["variant"] is not None, "sample 3 changes in the reference too"
-    assert report["recommendation"]["not_chosen"]["onnx_fp16"] == (
-        "fails the gate batch and slot: 2 of 200 verdicts depend on the batch, the slot or the run, "
-        "1 of them in the reference too"
+    assert report["variants"]["onnx_fp32"]["claim"]["flips"] == 0
+    assert report["recommendation"]["not_chosen"]["onnx_fp16"].startswith(
+        "fails the gate parity: 1 of 200 samples flip under any condition; at most "
+    )
+    slot = report["variants"]["onnx_fp16"]["gates"][-1]
+    assert (slot["gate"], slot["state"]) == ("batch and slot", "failed")
+    assert slot["found"] == (
+        "2 verdicts depend on the batch, the slot or the run, 1 of them in the reference too"
     )
 
 
@@ -476,11 +556,13 @@ def test_a_promotion_by_hand_stands_beside_the_recommendation(project):
     assert report_of(project)["promotion"] is None
     Path(R, "promotion.json").write_text('{"variant": "onnx_fp16"}')
     change("onnx_fp16.repeats.json", samples=[4])
+    state(shipped())
     report = report_of(project)
     assert report["promotion"] == {
         "variant": "onnx_fp16",
         "threshold": report["threshold"]["logit"],
-        "failed_gates": ["batch and slot"],
+        "failed_gates": ["parity", "batch and slot"],
+        "open_gates": ["served parity"],
     }
     assert report["recommendation"]["variant"] != "onnx_fp16"
     Path(R, "promotion.json").write_text('{"variant": null}')
@@ -572,11 +654,16 @@ def test_two_versions_of_perf_analyzer_are_refused(in_containers):
 def test_a_flip_under_load_alone_keeps_a_variant_from_production(project):
     for variant in shipped():
         write_served(variant, load_samples=[5] if variant == "onnx_fp16" else [])
+    state(shipped(), served="yes")
     result = command("--served", "yes")
     assert result.exit_code == 0, result.output
-    assert read("report.json")["recommendation"]["not_chosen"]["onnx_fp16"] == (
-        "fails the gate served parity: 1 of 200 verdicts differ in Triton from those in process"
+    report = read("report.json")
+    assert report["recommendation"]["not_chosen"]["onnx_fp16"].startswith(
+        "fails the gate parity: 1 of 200 samples flip under any condition"
     )
+    states = {one["gate"]: one for one in report["variants"]["onnx_fp16"]["gates"]}
+    assert states["served parity"]["state"] == "failed"
+    assert states["served parity"]["found"] == ("1 verdicts differ in Triton from those in process")
 
 
 def test_a_report_that_is_to_be_served_needs_what_triton_gave(project):

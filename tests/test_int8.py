@@ -12,19 +12,13 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from scripts import prove_precision, quantize_int8
+from scripts import int8_flow, prove_precision, quantize_int8
+from scripts.int8_flow import candidates
+from scripts.int8_graph import Ranges, for_tensorrt, note, quantize
 from scripts.onnx_session import open_session
 from scripts.parts import calibration_rows
 from scripts.prove_precision import shares
-from scripts.quantize_int8 import (
-    Ranges,
-    calibrate,
-    candidates,
-    for_tensorrt,
-    note,
-    quantize,
-    weight_limit,
-)
+from scripts.quantize_int8 import calibrate, weight_limit
 
 onnxruntime.set_default_logger_severity(4)
 node = helper.make_node
@@ -362,7 +356,7 @@ def test_all_kept_gives_float32_s_bits(build, nodes):
 def test_each_node_kept_alone_is_as_it_was_on_unrounded_inputs(build, nodes):
     model = build()
     ranges = calibrated(model)
-    named = {one.name: one for one in quantize_int8._named(model).graph.node}
+    named = {one.name: one for one in int8_flow.named(model).graph.node}
     for name in nodes:
         kept = quantize(model, ranges, frozenset([name]))
         onnx.checker.check_model(kept, full_check=True)

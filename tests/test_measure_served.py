@@ -21,16 +21,9 @@ from toy_case import Toy, run
 
 from scripts import measure_served
 from scripts.bench_served import measure_ceiling
-from scripts.measure_served import (
-    climb,
-    drive,
-    gpu_memory_mb,
-    hold,
-    memory_mb,
-    pool,
-    seconds_since_start,
-)
+from scripts.measure_served import climb, drive, hold, pool
 from scripts.samples import Samples
+from scripts.triton_memory import gpu_memory_mb, memory_mb, seconds_since_start
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """Policies: against slow, obvious implementations, hand-worked cases, and simulated populations."""
 
+import json
 import math
 from dataclasses import asdict
 from fractions import Fraction
@@ -10,7 +11,8 @@ from scipy.stats import beta, binom, binomtest
 
 from scripts import policies, thresholds
 from scripts.bounds import precision_bound
-from scripts.policies import NoGuarantee, bounded, guaranteed, widest_gap
+from scripts.case_rules import Rules
+from scripts.policies import NoGuarantee, bounded, choose, compared, guaranteed, widest_gap
 from scripts.simulate_guarantees import PRECISION, guarantee_violations, true_precision
 from scripts.thresholds import Unreachable, choose_threshold, is_positive
 
@@ -419,6 +421,104 @@ def test_bounded_agrees_with_brute_force(parts):
         with pytest.raises(ValueError, match=f"the highest precision is {best:.4f}"):
             bounded(logits, labels, precision, alpha)
     assert min(chosen, none) > 100
+
+
+# ---- the case's own policy ------------------------------------------------------------------------
+
+
+def sampled(n=3000, seed=3):
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 2, n).astype(np.float32)
+    return logits, logits + random.normal(size=n) > 0
+
+
+WANTED = {
+    "max_recall": (Rules(), lambda z, y: choose_threshold(z, y, NINE_TENTHS)),
+    "widest_gap": (Rules(policy="widest_gap", recall_slack=0.01),
+                   lambda z, y: widest_gap(z, y, NINE_TENTHS, 0.01)),
+    "wider": (Rules(policy="widest_gap", recall_slack=0.3),
+              lambda z, y: widest_gap(z, y, NINE_TENTHS, 0.3)),
+    "guarantee": (Rules(guarantee=0.99), lambda z, y: guaranteed(z, y, NINE_TENTHS, 0.99)),
+    "guarantee 0.7": (Rules(guarantee=0.7), lambda z, y: guaranteed(z, y, NINE_TENTHS, 0.7)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_the_rules_of_the_case_choose(name):
+    rules, wanted = WANTED[name]
+    assert choose(*sampled(), NINE_TENTHS, rules) == wanted(*sampled())
+
+
+def test_each_of_these_rules_chooses_another_threshold():
+    found = {choose(*sampled(), NINE_TENTHS, rules).logit for rules, _ in WANTED.values()}
+    assert len(found) == len(WANTED)
+
+
+def test_a_guarantee_comes_before_a_policy():
+    rules = Rules(policy="widest_gap", guarantee=0.99)
+    assert choose(*sampled(), NINE_TENTHS, rules) == guaranteed(*sampled(), NINE_TENTHS, 0.99)
+
+
+def test_what_the_rules_cannot_choose_is_refused():
+    logits, labels = array([3, 2, 1, 0]), np.array([0, 1, 0, 1], np.uint8)
+    for rules in (Rules(), Rules(policy="widest_gap")):
+        with pytest.raises(Unreachable):
+            choose(logits, labels, NINE_TENTHS, rules)
+    with pytest.raises(NoGuarantee):
+        choose(logits, labels, NINE_TENTHS, Rules(guarantee=0.95))
+
+
+def test_the_policies_are_compared():
+    z, y = sampled()
+    found = compared(z, y, NINE_TENTHS, Rules(recall_slack=0.01, confidence=0.9))
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    wanted = {
+        "max_recall": choose_threshold(z, y, NINE_TENTHS),
+        "widest_gap": widest_gap(z, y, NINE_TENTHS, 0.01),
+        "bounded": bounded(z, y, NINE_TENTHS, 1 - 0.9),
+        "guarantee": guaranteed(z, y, NINE_TENTHS, 0.9),
+    }
+    assert list(found) == list(wanted)
+    for name, one in wanted.items():
+        assert found[name] == {
+            "logit": one.logit,
+            "gap": one.gap_high - one.gap_low,
+            "precision": one.precision,
+            "recall": one.recall,
+            "predicted_positives": one.predicted_positives,
+            "true_positives": one.true_positives,
+        }
+    assert found["max_recall"]["recall"] >= found["widest_gap"]["recall"]
+    assert found["max_recall"]["recall"] > found["guarantee"]["recall"]
+
+
+def test_the_confidence_of_the_guarantee_is_the_one_that_is_compared():
+    z, y = sampled()
+    found = compared(z, y, NINE_TENTHS, Rules(guarantee=0.99, confidence=0.7))
+    assert found["guarantee"]["logit"] == guaranteed(z, y, NINE_TENTHS, 0.99).logit
+    assert found["bounded"]["logit"] == bounded(z, y, NINE_TENTHS, 1 - 0.99).logit
+    other = compared(z, y, NINE_TENTHS, Rules(confidence=0.7))
+    assert other["guarantee"]["logit"] < found["guarantee"]["logit"]
+
+
+def test_what_a_policy_cannot_choose_has_a_reason():
+    logits, labels = array([3, 2, 1, 0]), np.array([1, 1, 0, 0], np.uint8)
+    found = compared(logits, labels, NINE_TENTHS, Rules())
+    assert (found["max_recall"]["logit"], found["max_recall"]["gap"]) == (1.5, 1.0)
+    for name, words in (("bounded", "no threshold's precision has a lower bound of 0.9"),
+                        ("guarantee", "no threshold can be guaranteed")):  # fmt: skip
+        assert list(found[name]) == ["reason"]
+        assert found[name]["reason"].startswith(words)
+    found = compared(logits, 1 - labels, NINE_TENTHS, Rules())
+    for name in ("max_recall", "widest_gap"):
+        assert found[name]["reason"].startswith("no threshold reaches a precision of 0.9")
+
+
+def test_an_open_gap_has_no_width():
+    logits, labels = np.zeros(1000, np.float32), np.arange(1000) % 25 > 0
+    found = compared(logits, labels, NINE_TENTHS, Rules())
+    assert [one["gap"] for one in found.values()] == [None] * 4
+    json.dumps(found, allow_nan=False)
 
 
 # ---- edges --------------------------------------------------------------------------------------

@@ -311,7 +311,9 @@ def test_another_threshold_alone_is_another_version():
 
 def test_what_was_promoted_by_hand_is_published():
     write_candidate("onnx_fp16", b"half")
-    write_report(promotion={"variant": "onnx_fp16", "threshold": 0.75, "failed_gates": []})
+    write_report(
+        promotion={"variant": "onnx_fp16", "threshold": 0.75, "failed_gates": [], "open_gates": []}
+    )
     assert published(1)["variant"] == "onnx_fp16"
 
 

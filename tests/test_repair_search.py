@@ -14,13 +14,9 @@ from onnxconverter_common.auto_mixed_precision import SegmentList
 
 from scripts.convert_fp16 import candidates, convert, prepare
 from scripts.half_rounding import rounded
-from scripts.repair_search import (
-    Outcome,
-    Remembered,
-    Segment,
-    localise,
-    repair,
-)
+from scripts.repair_ranking import Segment, localise
+from scripts.repair_search import repair
+from scripts.repair_trials import Outcome, Remembered
 from scripts.thresholds import is_positive
 from tests import planted
 

@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from scripts.choose_threshold import choose_threshold
+from scripts.case_rules import Rules
+from scripts.claims import Facts, Given, claims
 from scripts.compare_verdicts import compare
 from scripts.conclude import conclude, why_not
+from scripts.measure_served import best
 from scripts.parts import calibration_rows, half
+from scripts.policies import compared
+from scripts.thresholds import choose_threshold
 from scripts.variants import BY_NAME
 from scripts.write_report import main, render
 
@@ -42,7 +46,8 @@ def served_load(ms: float) -> dict[str, Any]:
          **{f"latency_p{p}_ms": ms * n**0.5 * (1 + p / 100) for p in (50, 90, 95, 99)}}
         for n in (1, 2)
     ]  # fmt: skip
-    return {"levels": levels, "best": levels[-1], "flips": 0, "samples_checked": 400, "samples": []}
+    return {"levels": levels, "best": best(levels), "flips": 0, "samples_checked": 400, "samples": [],
+            "memory_mb": 60 + 10 * ms, "gpu_memory_mb": None, "start_s": 0.3}  # fmt: skip
 
 
 def decisions() -> dict[str, Any]:
@@ -97,9 +102,11 @@ def facts() -> dict[str, Any]:
         "onnx_int8": 0.4, "onnx_int8_mixed": 0.44,
     }  # fmt: skip
     found: dict[str, dict[str, Any]] = {
-        "samples.json": {"samples": 60, "positives": 30},
+        "samples.json": {"samples": 60, "positives": 30, "inputs": {"data/golden/inputs.npy": "1" * 64}},
         "torch_fp32.threshold.json": {
-            "wanted_precision": 0.9, "metrics": {**vars(chosen)},
+            "wanted_precision": 0.9, "metrics": {**vars(chosen)}, "policy": "max_recall",
+            "guarantee": None,
+            "policies": compared(reference, labels.astype(np.uint8), Fraction(9, 10), Rules()),
         },
         "latency.json": {"variants": {
             name: {size: {"rounds": 40, "latency_p50_ms": ms, "latency_p90_ms": ms * 1.5,
@@ -148,8 +155,15 @@ def facts() -> dict[str, Any]:
     for name in ("onnx_int8", "onnx_int8_mixed"):
         found[f"{name}.layers.json"] = found["onnx_fp16.layers.json"] | {"first_jump": "relu"}
     found |= decisions()
+    given = Given(reference, labels == 1, chosen.logit, Fraction(9, 10), Rules())
+    facts = {
+        name: Facts(z, chosen.logit, BY_NAME[name].calibrated, "_mixed" in name)
+        for name, z in logits.items()
+        if name != "torch_fp32"
+    }
+    found["claims.json"] = claims(given, facts)
     reasons = why_not(decisions(), "local", False, ())
-    report = conclude("golden", Fraction(9, 10), found, reasons)
+    report = conclude("golden", Fraction(9, 10), Rules(), found, reasons)
     report["conditions"] = {
         "device": "cpu", "threads": 2, "providers": {"onnx_fp32": "CPUExecutionProvider"},
         "versions": {"none": {"image": "none", "numpy": "2.2.6"}}, "gpu_name": None,
@@ -206,7 +220,7 @@ def test_no_variant_fit_for_production() -> None:
     report = json.loads((GOLDEN / "report.json").read_text())
     report["recommendation"] = {
         "variant": None, "threshold": None, "reasons": ["no converted variant passes every gate"],
-        "not_chosen": dict.fromkeys(report["variants"], "fails"),
+        "not_chosen": dict.fromkeys(report["variants"], "fails"), "sensitivity": [],
     }  # fmt: skip
     assert "**To production: nothing new.** No converted variant" in render(report, "")
 
@@ -242,7 +256,12 @@ def test_the_load_table_says_who_measured_and_what_was_not_stable() -> None:
 
 def test_what_was_promoted_by_hand_comes_first() -> None:
     report = json.loads((GOLDEN / "report.json").read_text())
-    report["promotion"] = {"variant": "onnx_fp16", "threshold": 0.5, "failed_gates": ["parity"]}
+    report["promotion"] = {
+        "variant": "onnx_fp16",
+        "threshold": 0.5,
+        "failed_gates": ["parity"],
+        "open_gates": [],
+    }
     line = render(report, "").splitlines()[2]
     assert line.startswith(
         "**Promoted by hand to production: `onnx_fp16`**, with the threshold logit"

@@ -13,8 +13,8 @@ MODULES = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 STEPS = [name for name in MODULES if "__main__" in (FOLDER / f"{name}.py").read_text()]
 # The steps that work on arrays need NumPy for their types; nothing heavier.
 LIGHT = ("click", "numpy")
-# Called by make before anything is installed: the standard library alone, without click.
-ON_THE_HOST = ("variants", "doctor")
+# Called by make on the host: the standard library alone, without click.
+ON_THE_HOST = ("variants", "doctor", "decide_release")
 
 
 def test_there_are_steps() -> None:

@@ -14,11 +14,15 @@ COMMANDS = [
 ]
 # These run in this very suite, or alone on a quiet machine.
 ELSEWHERE = {"make test", "make bench", "make serve"}
+COMPARED = [
+    "python3 -m scripts.decide_release results/digits/report.json", "cp -r results/digits before",
+    "make compare OLD=before/report.json",
+]  # fmt: skip
 ON_A_GPU_HOST = ["make doctor MODE=docker GPU=yes"]
 
 
 def test_the_readme_has_commands() -> None:
-    assert {"make all", "make help", "make new CASE=mask", "make doctor", "make serve", *ELSEWHERE, *ON_A_GPU_HOST,
+    assert {"make all", "make gate", "make help", *COMPARED, "make new CASE=mask", "make doctor", "make serve", *ELSEWHERE, *ON_A_GPU_HOST,
             "make images -n MODE=docker"} == set(COMMANDS)  # fmt: skip
 
 
@@ -37,7 +41,8 @@ def test_a_command_for_a_gpu_host_says_what_is_missing_here(
 
 
 @pytest.mark.parametrize(
-    "command", [line for line in COMMANDS if line not in ("make all", *ON_A_GPU_HOST)]
+    "command",
+    [line for line in COMMANDS if line not in ("make all", "make gate", *COMPARED, *ON_A_GPU_HOST)],
 )
 def test_a_command_of_the_readme_runs(project: Project, command: str) -> None:
     if command in ELSEWHERE:
@@ -46,6 +51,23 @@ def test_a_command_of_the_readme_runs(project: Project, command: str) -> None:
     done = project.run(*command.split())
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_the_gate_of_the_bundled_case_ends_as_the_readme_says(digits: Project) -> None:
+    done = digits.run(*COMPARED[0].split())
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "0 of 899 samples flip under any condition" in done.stdout
+    made = digits.make("gate")
+    assert made.returncode == 2
+    assert done.stdout in made.stdout
+
+
+def test_a_copy_of_the_results_is_compared_as_the_readme_says(digits: Project) -> None:
+    for command in COMPARED[1:]:
+        done = digits.run(*command.split())
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout
+    shutil.rmtree(digits.folder / "before")
 
 
 def test_every_file_of_the_table_is_made(digits: Project) -> None:
