@@ -20,7 +20,7 @@ from typing import Any
 import click
 import numpy as np
 
-from scripts import bench_repair
+from scripts import bench_decision, bench_repair
 from scripts.bench_served import measured
 from scripts.case import Case, read_case
 from scripts.export_onnx import export, save
@@ -64,6 +64,7 @@ def build():
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
+        decisions = bench_decision.rows(Path(folder) / "decision")
         photos = make_case(Path(folder) / "photos", PHOTOS)
         rows = [
             throughput("digits", repeated(Path(folder) / "digits"), Path(folder), 0.9),
@@ -72,6 +73,7 @@ def main(out: Path) -> None:
             memory(Path(folder)),
             *thresholds(),
             *repairs(),
+            *(row(*found, **more) for found, more in decisions),
         ]
     write_json(out, {"step": "bench", "threads": default_threads(), "rows": rows,
                      "versions": versions("numpy", "onnxruntime", "scikit-learn")})  # fmt: skip
