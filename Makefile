@@ -345,6 +345,9 @@ endef
 $(foreach variant,$(VARIANTS),$(eval $(call traffic,$(variant))))
 endif
 
+ifneq ($(shell sed -nE 's/^ "served": "(.*)",?$$/\1/p' $(R)/claims.json 2>/dev/null),$(SERVED))
+.PHONY: $(R)/claims.json
+endif
 CLAIMED := $(foreach end,logits.npy verdicts.json repeats.json $(if $(TRAFFIC),traffic.npy),$(VARIANTS:%=$(R)/%.$(end)))
 $(R)/claims.json: $(TOML) $(R)/samples.json $(CLAIMED) $(SERVABLE:%=$(R)/%.served.json) $(if $(SERVABLE),$(R)/served_latency.json) $(call code,state_claims,pytorch)
 	$(Q)$(call in,pytorch) scripts.state_claims $(TOML) --results $(R) --samples $(R)/samples.json --served $(SERVED) --out $@ $(CONVERTED)
@@ -384,7 +387,7 @@ $(PERF): $(R)/%.perf.json: $(TOML) $(R)/samples.json $(call code,measure_perf_an
 # A report of other settings is drawn up anew: that step refuses to mix results and says what to do.
 PLACE := $(MODE) $(GPU) $(if $(filter docker,$(MODE)),$(RELEASE),none) $(SERVED)
 ifneq ($(shell sed -nE 's/^  "(mode|gpu|release|served)": "(.*)",?$$/\2/p' $(R)/report.json 2>/dev/null),$(PLACE))
-.PHONY: $(R)/report.json $(R)/claims.json
+.PHONY: $(R)/report.json
 endif
 PROMOTION := $(R)/promotion.json
 VARIANT ?=

@@ -44,7 +44,12 @@ def main(
         found = claims(given, facts)
     except ValueError as error:
         found = {"refused": str(error), "variants": {}}
-    content = {"step": "claims", "inputs": hashes(used), "versions": versions("numpy", "scipy")}
+    content = {
+        "step": "claims",
+        "served": served,
+        "inputs": hashes(used),
+        "versions": versions("numpy", "scipy"),
+    }
     write_json(out, content | found)
     click.echo(f"claims: {words(found)}")
 

@@ -112,10 +112,32 @@ def test_models_trained_by_others(
     assert len(logits) == samples
     assert ((logits >= 0) == labels).mean() == pytest.approx(accuracy, abs=5e-5)
     assert report["variants"]["onnx_fp32"]["flips"]["total"] == 0
-    assert report["recommendation"]["variant"] in ("torchscript_fp32", "onnx_fp32", "onnx_fp16")
+    chosen = report["variants"][report["recommendation"]["variant"]]
+    assert "failed" not in {gate["state"] for gate in chosen["gates"]}
+    assert report["decision"]["exit"] in (
+        3,
+        4,
+    )  # too little data for 1 flip in 1,000, whatever flips
+    check_int8(report, results)
     if case == "deepfake":  # hardly better than chance: the threshold rests on a single sample
         assert report["threshold"]["predicted_positives"] == 1
         assert "**Little evidence:**" in (results / "report.md").read_text()
+
+
+def check_int8(report: dict, results: Path) -> None:
+    """The report holds int8, its flips, and what the repair did or why it did nothing."""
+    int8, mixed = (report["variants"][name] for name in ("onnx_int8", "onnx_int8_mixed"))
+    assert int8["measured"] and int8["precision_proof"]["share"] > 0.9
+    assert int8["samples"] + int8["calibration"]["samples"] == report["samples"]
+    repair, text = mixed["repair"], (results / "report.md").read_text()
+    assert repair["reason"] in text
+    assert mixed["measured"] is repair["made"]
+    if repair["made"]:
+        assert 0 < len(repair["kept"]) < repair["nodes"]
+        assert repair["held_out"]["flips_after"] < repair["held_out"]["flips_before"]
+        assert f"`onnx_int8_mixed`: keeping {len(repair['kept'])} of" in text
+    else:
+        assert mixed["reason"] == repair["reason"]
 
 
 def test_a_new_case_is_written_once_and_says_what_to_do(project: Project) -> None:
