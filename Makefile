@@ -186,6 +186,8 @@ $(foreach image,$(IMAGES),$(call image_file,$(image))): docker/.%-$(RELEASE)-$(D
 		$(call said,PIP_INDEX_URL PIP_CERT HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy) $(BUILD_FLAGS) docker
 	@mv $@.tmp $@
 
+# The SVG of a picture, for report.html, lies beside the PNG, which is the target.
+drawn = $(if $(wildcard $(1:.png=.svg)),,.PHONY: $(1))
 # The two files of a step that makes a pair: when one is missing both are made again, and all that
 # depends on them in the same run.
 pair = $(if $(filter 2,$(words $(wildcard $(1) $(2)))),,.PHONY: $(1) $(2))
@@ -235,8 +237,8 @@ $(R)/$(1)_mixed.repair.json $(R)/$(1).culprits.json &: $(REPO)/$(CASE)_onnx_fp32
 $(REPO)/$(CASE)_$(1)_mixed/1/model.onnx: $(R)/$(1)_mixed.repair.json $(REPO)/$(CASE)_onnx_fp32/1/model.onnx $(call code,convert_mixed,pytorch)
 	$(Q)$(call in,pytorch) scripts.convert_mixed $(TOML) --samples $(R)/samples.json --repair $$< --source $(REPO)/$(CASE)_onnx_fp32/1/model.onnx --out $$@
 
-$(call pair,$(R)/$(1).culprits.png,$(R)/$(1).culprits.svg)
-$(R)/$(1).culprits.png $(R)/$(1).culprits.svg &: $(R)/$(1).culprits.json $(call code,plot_culprits,pytorch)
+$(call drawn,$(R)/$(1).culprits.png)
+$(R)/$(1).culprits.png: $(R)/$(1).culprits.json $(call code,plot_culprits,pytorch)
 	$(Q)$(call in,pytorch) scripts.plot_culprits $(R)/$(1).culprits.json --out $(R)/$(1).culprits.png
 endef
 REPAIRED := $(patsubst %_mixed.repair,%,$(filter %_mixed.repair,$(DECISIONS)))
@@ -287,10 +289,9 @@ COMPARED := $(R)/torch_fp32.logits.npy $(R)/torch_fp32.threshold.json
 $(VARIANTS:%=$(R)/%.verdicts.json): $(R)/%.verdicts.json: $(R)/%.logits.npy $(COMPARED) $(R)/labels.npy $(R)/samples.json $(call code,compare_verdicts,pytorch)
 	$(Q)$(call in,pytorch) scripts.compare_verdicts --variant $* --logits $< --reference $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --samples $(R)/samples.json --threshold $(R)/torch_fp32.threshold.json --out $@
 
-# A picture is made twice: PNG for report.md, SVG for report.html.
 define deviation
-$(call pair,$(R)/$(1).deviation.png,$(R)/$(1).deviation.svg)
-$(R)/$(1).deviation.png $(R)/$(1).deviation.svg &: $(R)/$(1).logits.npy $(COMPARED) $(call code,plot_deviation,pytorch)
+$(call drawn,$(R)/$(1).deviation.png)
+$(R)/$(1).deviation.png: $(R)/$(1).logits.npy $(COMPARED) $(call code,plot_deviation,pytorch)
 	$(Q)$(call in,pytorch) scripts.plot_deviation --variant $(1) --logits $(R)/$(1).logits.npy --reference $(R)/torch_fp32.logits.npy --threshold $(R)/torch_fp32.threshold.json --out $(R)/$(1).deviation.png
 endef
 $(foreach variant,$(CONVERTED),$(eval $(call deviation,$(variant))))
@@ -302,8 +303,8 @@ $(R)/$(1).repeats.json: $(R)/$(1).logits.npy $(R)/$(1).verdicts.json $(call arte
 endef
 $(foreach variant,$(VARIANTS),$(eval $(call repeats,$(variant))))
 
-$(eval $(call pair,$(R)/threshold.png,$(R)/threshold.svg))
-$(R)/threshold.png $(R)/threshold.svg &: $(COMPARED) $(R)/labels.npy $(call code,plot_threshold,pytorch)
+$(eval $(call drawn,$(R)/threshold.png))
+$(R)/threshold.png: $(COMPARED) $(R)/labels.npy $(call code,plot_threshold,pytorch)
 	$(Q)$(call in,pytorch) scripts.plot_threshold --logits $(R)/torch_fp32.logits.npy --labels $(R)/labels.npy --threshold $(R)/torch_fp32.threshold.json --out $(R)/threshold.png
 
 # Layer by layer: each variant that is made from an ONNX one, against that one.
@@ -313,8 +314,8 @@ define layers
 $(R)/$(1).layers.json: $(call artefact,$(1)) $(call layer_source,$(1)) $(R)/$(1).logits.npy $(COMPARED) $(R)/samples.json $(TOML) $(call code,compare_layers,$(call image_of,$(1)))
 	$(Q)$(call in,$(call image_of,$(1))) scripts.compare_layers $(TOML) --variant $(1) --samples $(R)/samples.json --model $$< --source $(call layer_source,$(1)) --logits $(R)/$(1).logits.npy --reference $(R)/torch_fp32.logits.npy --threshold $(R)/torch_fp32.threshold.json --out $$@
 
-$(call pair,$(R)/$(1).layers.png,$(R)/$(1).layers.svg)
-$(R)/$(1).layers.png $(R)/$(1).layers.svg &: $(R)/$(1).layers.json $(call code,plot_layers,pytorch)
+$(call drawn,$(R)/$(1).layers.png)
+$(R)/$(1).layers.png: $(R)/$(1).layers.json $(call code,plot_layers,pytorch)
 	$(Q)$(call in,pytorch) scripts.plot_layers $(R)/$(1).layers.json --out $(R)/$(1).layers.png
 endef
 $(foreach variant,$(LAYERED),$(eval $(call layers,$(variant))))
@@ -397,13 +398,13 @@ $(PROMOTION): $(call where,pytorch)
 	$(Q)$(call in,pytorch) scripts.promote_variant --variant "$(VARIANT)" --out $@
 endif
 $(R)/report.json: $(if $(filter promote,$(MAKECMDGOALS)),$(PROMOTION),$(wildcard $(PROMOTION)))
-$(R)/report.json: $(FOUND) $(if $(CONVERTED),$(R)/claims.json) $(LATENCY) $(if $(SERVABLE),$(R)/served_latency.json) $(PERF) $(TOML) $(call code,conclude,pytorch)
+$(R)/report.json: $(R)/decided.mk $(FOUND) $(if $(CONVERTED),$(R)/claims.json) $(LATENCY) $(if $(SERVABLE),$(R)/served_latency.json) $(PERF) $(TOML) $(call code,conclude,pytorch)
 	$(Q)$(call in,pytorch) scripts.conclude $(TOML) --results $(R) --mode $(MODE) --why-mode "$(WHY_MODE)" --gpu $(GPU) --why-gpu "$(WHY_GPU)" --release $(word 3,$(PLACE)) --served $(SERVED) --out $@
 
 $(R)/report.md: $(R)/report.json $(PICTURES) $(call code,write_report,pytorch)
 	$(Q)$(call in,pytorch) scripts.write_report $< --out $@
 
-$(R)/report.html: $(R)/report.json $(PICTURES:.png=.svg) $(R)/torch_fp32.logits.npy $(R)/samples.json $(R)/labels.npy $(TOML) $(call code,write_html,pytorch)
+$(R)/report.html: $(R)/report.json $(PICTURES) $(R)/torch_fp32.logits.npy $(R)/samples.json $(R)/labels.npy $(TOML) $(call code,write_html,pytorch)
 	$(Q)$(call in,pytorch) scripts.write_html $< --case $(TOML) --samples $(R)/samples.json --out $@
 
 # results/report.md is the report of the case that was run last; its first line says which.

@@ -7,7 +7,8 @@ import time
 import pytest
 from project import Project
 
-VARIANTS = ("torch_fp32", "torchscript_fp32", "onnx_fp32", "onnx_fp16", "trt_fp32", "trt_fp16")
+VARIANTS = ("torch_fp32", "torchscript_fp32", "onnx_fp32", "onnx_fp16", "onnx_int8", "trt_fp32",
+            "trt_fp16", "trt_int8")  # fmt: skip
 DOCKER = ("all", "MODE=docker", "GPU=yes", "V=1")
 RUN = re.compile(r'docker run .*IMAGE="(\w+) .* python3 -m scripts\.(\w+)')
 
@@ -23,7 +24,14 @@ def as_if_built(project: Project) -> Project:
         (folder / "model_repository" / name).touch()
     (folder / "results/digits").mkdir(parents=True)
     pairs = [f"{variant}.{end}" for variant in VARIANTS for end in ("logits.npy", "score.json")]
-    for name in ("samples.json", "labels.npy", *pairs):
+    for name in ("fp16", "int8"):
+        pairs += [
+            f"onnx_{name}_mixed.repair.json",
+            f"onnx_{name}.culprits.json",
+            f"onnx_{name}.culprits.svg",
+        ]
+    pairs += [f"{variant}.{end}.svg" for variant in VARIANTS for end in ("deviation", "layers")]
+    for name in ("samples.json", "labels.npy", "threshold.svg", *pairs):
         (folder / "results/digits" / name).touch()
     done = project.make("-t", *DOCKER)
     assert done.returncode == 0, done.stderr
@@ -48,7 +56,8 @@ def test_the_image_of_each_step(project: Project) -> None:
 
 
 def test_touching_a_dockerfile_runs_its_steps_and_what_follows(as_if_built: Project) -> None:
-    always = {"conclude", "write_report", "publish_model", "check_production"}
+    always = {"state_claims", "conclude", "write_report", "write_html", "publish_model",
+              "check_production"}  # fmt: skip
     assert {step for _, step in runs(as_if_built)} <= always
     later = time.time_ns() + 10**10
     os.utime(as_if_built.folder / "docker/tensorrt.Dockerfile", ns=(later, later))
@@ -124,8 +133,8 @@ def test_touching_its_dockerfile_asks_perf_analyzer_again(as_if_built: Project) 
     later = time.time_ns() + 10**10
     os.utime(as_if_built.folder / "docker/client.Dockerfile", ns=(later, later))
     steps = {step for _, step in runs(as_if_built)}
-    assert steps == {"measure_perf_analyzer", "conclude", "write_report", "publish_model",
-                     "check_production"}  # fmt: skip
+    assert steps == {"measure_perf_analyzer", "state_claims", "conclude", "write_report", "write_html",
+                     "publish_model", "check_production"}  # fmt: skip
 
 
 def test_release_and_registry_name_the_bases(project: Project) -> None:
