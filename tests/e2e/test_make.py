@@ -222,11 +222,14 @@ def test_file_names_that_make_finds_hard(project: Project) -> None:
 
 
 def test_one_file_of_a_pair_missing_is_mended_in_one_run(digits: Project) -> None:
-    for name in ("onnx_fp16.score.json", "labels.npy"):
-        (digits.folder / "results/digits" / name).unlink()
-        done = digits.make("all")
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert digits.make("all").stdout == "make: Nothing to be done for 'all'.\n", name
+    (digits.folder / "results/digits/onnx_fp16.score.json").unlink()
+    done = digits.make("all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert digits.make("all").stdout == "make: Nothing to be done for 'all'.\n"
+    labels = digits.folder / "results/digits/labels.npy"
+    labels.rename(labels.with_name("aside"))
+    assert "read_samples" in steps(digits)
+    labels.with_name("aside").rename(labels)
 
 
 @pytest.mark.parametrize("name", ["a b", "../x", "8"])
