@@ -55,16 +55,14 @@ def markdown(text: str, plot: Callable[[str], str]) -> str:
 
 
 def header(text: str, report: dict[str, Any]) -> str:
-    """The title; in a box what goes to production; below it what else is on the first page."""
+    """The title; in a box what goes to production, green where it may be released; below it what else is on the first page."""
     title, *paragraphs = [part for part in text.split("\n\n") if part.strip()]
-    boxed = 1 + max(
-        (i for i, p in enumerate(paragraphs) if p.startswith("**To production")), default=0
-    )
+    boxed = 1 + max((i for i, p in enumerate(paragraphs) if p.startswith("**Release:")), default=0)
     by_hand = report["promotion"]
     good = (
         not by_hand["failed_gates"] + by_hand["open_gates"]
         if by_hand
-        else bool(report["recommendation"]["variant"])
+        else report["decision"]["exit"] == 0
     )
     box, notes = (
         markdown("\n\n".join(p), _no_plot) for p in (paragraphs[:boxed], paragraphs[boxed:])

@@ -164,9 +164,10 @@ def test_a_variant_is_named_once_for_the_rows_that_follow_one_another(golden: st
 
 
 def test_the_recommendation_stands_first_in_a_box(golden: str) -> None:
-    box = golden[golden.index('<div class="box">') : golden.index('<div class="notes">')]
+    box = golden[golden.index('<div class="box warn">') : golden.index('<div class="notes">')]
     assert "To production: <code>onnx_int8_mixed</code>" in box
-    assert golden.index('class="box"') < golden.index("<nav") < golden.index('id="variants"')
+    assert "Release: the evidence is insufficient" in box
+    assert golden.index('class="box warn"') < golden.index("<nav") < golden.index('id="variants"')
     assert "Little evidence" in golden[golden.index('<div class="notes">') : golden.index("<nav")]
     assert "details" not in golden[golden.index("<header>") : golden.index("<nav")]
 
@@ -605,3 +606,10 @@ def test_on_paper_everything_is_open(written: Path, folder: Path) -> None:
         (folder / f"{name}.html").write_text(changed, encoding="utf-8")
     assert pages == browser.printed_pages(folder / "open.html", folder)
     assert pages > 2 * browser.printed_pages(folder / "shut.html", folder)
+
+
+def test_the_box_is_green_only_where_a_release_is_allowed() -> None:
+    report = facts()
+    for code, kind in ((0, "box"), (2, "box warn"), (3, "box warn"), (4, "box warn")):
+        report["decision"]["exit"] = code
+        assert f'<div class="{kind}">' in html(report)
