@@ -77,9 +77,9 @@ def main(out: Path) -> None:
         ]
     write_json(out, {"step": "bench", "threads": default_threads(), "rows": rows,
                      "versions": versions("numpy", "onnxruntime", "scikit-learn")})  # fmt: skip
-    for row in rows:
-        reached = "reached" if row["reached"] else "MISSED"
-        click.echo(f"{row['what']:<62} {row['measured']:>8.3f}  {row['wanted']:>9}  {reached}")
+    for one in rows:
+        reached = "reached" if one["reached"] else "MISSED"
+        click.echo(f"{one['what']:<62} {one['measured']:>8.3f}  {one['wanted']:>9}  {reached}")
 
 
 def row(what: str, measured: float, relation: str, bound: float, **more: Any) -> dict[str, Any]:
