@@ -26,6 +26,7 @@ from scripts.bounds import (
 )
 from scripts.case_rules import Rules
 from scripts.compare_verdicts import retuning
+from scripts.files import finite
 from scripts.parts import SEED, calibration_rows, folds, half, three
 from scripts.policies import choose
 from scripts.thresholds import Threshold, is_positive
@@ -241,25 +242,20 @@ def certified(given: Given, facts: Facts, rows: Rows, alpha: float) -> dict[str,
     """The margin certificate, with samples numbered as in the test data."""
     found = certificate(given.reference[rows], facts.logits[rows], given.threshold, alpha)
     return {
-        "min_safety_factor": _finite(found.min_safety_factor),
+        "min_safety_factor": finite(found.min_safety_factor),
         "nearest": [
             {
                 "index": int(rows[one.index]),
                 "margin": one.margin,
-                "safety_factor": _finite(one.safety_factor),
+                "safety_factor": finite(one.safety_factor),
             }
             for one in found.nearest
         ],
         "band": found.band,
         "band_samples": found.band_samples,
-        "max_deviation": _finite(found.max_deviation),
+        "max_deviation": finite(found.max_deviation),
         "coverage": found.coverage,
     }
-
-
-def _finite(value: float) -> float | None:
-    """None for infinity, which JSON cannot hold: no deviation at all, or one without end."""
-    return value if np.isfinite(value) else None
 
 
 def mask(samples: frozenset[int], n: int) -> Flags:

@@ -20,7 +20,6 @@ from scripts.case import Case, read_case
 from scripts.export_onnx import save
 from scripts.files import read_json
 from scripts.onnx_session import trial_sizes
-from scripts.parts import calibration_rows
 from scripts.samples import Samples
 from scripts.variants import BY_NAME
 
@@ -60,12 +59,10 @@ def converter(
     What needs doing once, calibration among it, is done here.
     """
     if BY_NAME[variant].precision == "int8":
-        from scripts.int8_graph import note, quantize
-        from scripts.quantize_int8 import calibrate, calibration_batches
+        from scripts.quantize_int8 import quantiser
 
-        ranges = calibrate(source, calibration_batches(case, data))
-        rows = calibration_rows(data.labels.astype(bool), data.groups)
-        return list(ranges.nodes), lambda keep: note(quantize(source, ranges, keep), rows)
+        ranges, quantised = quantiser(source, case, data)
+        return list(ranges.nodes), quantised
     from scripts.convert_fp16 import candidates, convert, prepare
 
     prepared = prepare(source)

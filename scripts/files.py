@@ -8,6 +8,7 @@ import errno
 import hashlib
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -106,6 +107,11 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
     with writing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def finite(value: float) -> float | None:
+    """The number as JSON can hold it: None where it is not finite."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _no_number(name: str) -> None:

@@ -17,7 +17,7 @@ Prints  onnx_int8: 3 of 8 nodes quantised, calibrated on 112 samples, 0.0075 MB,
 import contextlib
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,9 +57,8 @@ def main(case_toml: Path, samples: Path, model: Path, out: Path) -> None:
         )
     data, source = Samples(case, samples), onnx.load(model)
     try:
-        ranges = calibrate(source, calibration_batches(case, data))
-        rows = calibration_rows(data.labels.astype(bool), data.groups)
-        converted = note(quantize(source, ranges), rows)
+        ranges, convert = quantiser(source, case, data)
+        converted = convert(frozenset())
     except ValueError as error:
         raise click.ClickException(
             f"{model}: {error}. To go on without this variant, {skip}"
@@ -71,6 +70,18 @@ def main(case_toml: Path, samples: Path, model: Path, out: Path) -> None:
         f"calibrated on {ranges.samples} samples, {out.stat().st_size / 1e6:.2g} MB, "
         f"runs at batch {sizes}"
     )
+
+
+def quantiser(
+    source: "onnx.ModelProto", case: Case, data: Samples
+) -> tuple[Ranges, "Callable[[frozenset[str]], onnx.ModelProto]"]:
+    """(what calibration found, once; how to quantise with some nodes kept in float32).
+
+    What comes out says what calibrated it.
+    """
+    ranges = calibrate(source, calibration_batches(case, data))
+    rows = calibration_rows(data.labels.astype(bool), data.groups)
+    return ranges, lambda keep: note(quantize(source, ranges, keep), rows)
 
 
 def calibration_batches(case: Case, data: Samples) -> Iterator[Batch]:

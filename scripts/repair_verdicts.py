@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 
 from scripts.case import Case, read_case
 from scripts.convert_mixed import Convert, converter
-from scripts.files import gpu_name, hashes, read_json, versions, write_json
+from scripts.files import finite, gpu_name, hashes, read_json, versions, write_json
 from scripts.heads import log_odds
 from scripts.onnx_session import default_threads, open_session, run_session
 from scripts.parts import calibration_rows, half
-from scripts.repair_ranking import localise
+from scripts.repair_ranking import Segment, localise
 from scripts.repair_search import Repair, repair
 from scripts.repair_trials import Outcome, Remembered
 from scripts.samples import Batch, Samples, load
@@ -200,7 +200,7 @@ def search(
         rows = np.union1d(rows, again)
         tried = remembered(trial, rows)
     ranked = localise(nodes, tried, FINE if len(flipped) else ROUGH, say) if len(rows) else []
-    return found, [finite(one._asdict()) for one in ranked], rows
+    return found, [told(one) for one in ranked], rows
 
 
 def unneeded(held_out: int) -> dict[str, Any]:
@@ -209,11 +209,11 @@ def unneeded(held_out: int) -> dict[str, Any]:
     return {"reason": f"nothing to repair: no verdict flips on the tuning half{also}"}
 
 
-def finite(segment: dict[str, Any]) -> dict[str, Any]:
-    """As JSON holds it: None for what is not finite."""
+def told(segment: Segment) -> dict[str, Any]:
+    """A segment as JSON holds it."""
     return {
-        key: None if isinstance(value, float) and not np.isfinite(value) else value
-        for key, value in segment.items()
+        key: finite(value) if isinstance(value, float) else value
+        for key, value in segment._asdict().items()
     }
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.case import Case, read_case
-from scripts.files import gpu_name, hashes, read_json, versions, write_json
+from scripts.files import finite, gpu_name, hashes, read_json, versions, write_json
 from scripts.heads import log_odds
 from scripts.onnx_session import default_threads, trial_sizes
 from scripts.samples import Batch, Samples, load
@@ -153,7 +153,7 @@ def repeat(
             start += len(expected)
             bar.update(len(expected))
     for row in found.values():
-        row["deviation_max_absolute"] = _finite(row["deviation_max_absolute"])
+        row["deviation_max_absolute"] = finite(row["deviation_max_absolute"])
     worsts = [row["deviation_max_absolute"] for row in found.values()]
     return {
         "threshold": threshold,
@@ -176,10 +176,6 @@ def scored(
     for key, run in others.items():
         raw = run(batch)
         yield key, log_odds(raw, case.head, case.positive_class).astype(np.float32)
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def read_facts(case: Case, name: str, results: Path, served: bool, used: list[Pa
         logits=load(logits),
         threshold=deployed(read_json(verdicts)),
         calibrated=variant.calibrated,
-        repaired="_mixed" in name,
+        repaired=variant.repaired,
         elsewhere=frozenset(elsewhere),
         traffic=traffic(case, name, results, used),
     )

@@ -31,6 +31,12 @@ class Variant:
         return "torch" if self.runtime == "torchscript" else self.runtime
 
     @property
+    def repaired(self) -> bool:
+        """Whether the tuning half chose its nodes; no claim is made there."""
+        source = BY_NAME.get(self.source or "")
+        return self.repairs is not None or (source is not None and source.repaired)
+
+    @property
     def calibrated(self) -> bool:
         """Whether a part of the test data calibrated it; no flip is counted there."""
         return self.precision == "int8"

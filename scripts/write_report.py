@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from scripts.files import read_json, writing
+from scripts.gates import LEAST_SUPPORT
 from scripts.report_claims import (
     get_claims,
     get_margins,
@@ -35,8 +36,6 @@ from scripts.report_sections import (
     get_served,
     number,
 )
-
-LITTLE_SUPPORT = 30  # 0.9^28 = 0.052: at 28 of 28 a precision of 0.9 cannot be ruled out at 5 %
 
 
 @click.command(help=__doc__.splitlines()[0] if __doc__ else None)
@@ -108,11 +107,11 @@ def get_head(report: dict[str, Any]) -> str:
         lines.append(f"**To production: nothing new.** {_sentence(chosen['reasons'][0])}")
     lines += ["", *get_release(report)]
     support = report["threshold"]["predicted_positives"]
-    if support < LITTLE_SUPPORT:
+    if support < LEAST_SUPPORT:
         lines += [
             "",
             f"**Little evidence:** the threshold rests on {support} positive verdict(s). Below "
-            f"{LITTLE_SUPPORT}, not even a flawless precision shows more than chance would; add "
+            f"{LEAST_SUPPORT}, not even a flawless precision shows more than chance would; add "
             "labelled samples before relying on it.",
         ]
     missing = [name for name, row in report["variants"].items() if _absent(row)]

@@ -84,3 +84,9 @@ def test_every_row_is_whole(variant) -> None:  # type: ignore[no-untyped-def]
     mixed = "_mixed" if variant.repairs or (variant.source or "").endswith("_mixed") else ""
     assert variant.name == f"{short}_{held}{mixed}"
     assert variant.repairs is None or variant.name == f"{variant.repairs}_mixed"
+
+
+def test_engines_of_a_repaired_onnx_are_repaired_too() -> None:
+    assert {one.name for one in VARIANTS if one.repaired} == {
+        "onnx_fp16_mixed", "onnx_int8_mixed", "trt_fp16_mixed", "trt_int8_mixed",
+    }  # fmt: skip
