@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from toy_case import Toy
+
+from tests.toy_case import Toy
 
 ROOT = Path(__file__).resolve().parents[1]
 

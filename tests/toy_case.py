@@ -10,8 +10,9 @@ import numpy as np
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
-from scripts import check_model, read_samples
-from scripts.case import read_case
+from scripts.case.read_case import read_case
+from scripts.data import read_samples
+from scripts.families.torch import check_model
 
 SLIP = re.compile(r"\?\.|\s\.(\s|$)|[^.]\.\.(\s|$)")
 
@@ -116,7 +117,7 @@ class Toy:
 
     def output(self) -> NDArray[Any]:
         """What the model of the case gives for INPUTS, through the code that every step uses."""
-        from scripts.torch_model import load_model, run_torch
+        from scripts.families.torch.model import load_model, run_torch
 
         return run_torch(load_model(read_case(self.toml)), {"x": INPUTS}, "cpu")
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import standins
-from project import ROOT, Project, environment
+
+from tests.containers import standins
+from tests.project import ROOT, Project, environment
 
 CALLER = 4321  # a uid and gid that no image and no passwd file knows
 TRT = "11.1.0.106"
@@ -348,7 +349,7 @@ def test_a_failing_step_keeps_its_message_and_what_was_there(built: Contained) -
 
 def test_ctrl_c_leaves_no_container_and_nothing_half(built: Contained) -> None:
     later = time.time_ns()
-    os.utime(built.folder / "scripts/measure_latency.py", ns=(later, later))
+    os.utime(built.folder / "scripts/score/measure_latency.py", ns=(later, later))
     make = subprocess.Popen(
         built.command("all"), cwd=built.folder, env=built.env, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Engine
+    from tests.containers.conftest import Engine
 
 ROOT = Path(__file__).resolve().parents[2]
 TRT = "11.1.0.106"
@@ -43,7 +43,7 @@ class Host:
 
     def doctor(self, *arguments: str, **environment: str) -> tuple[int, list[str], list[str]]:
         """The whole command: exit code, lines of standard output, lines of standard error."""
-        usual = ("-m", "scripts.doctor", "--mode", "docker", "--release", "26.07")
+        usual = ("-m", "scripts.doctor.check_machine", "--mode", "docker", "--release", "26.07")
         done = subprocess.run(
             [sys.executable, *usual, *arguments],
             cwd=ROOT,

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from project import ROOT, Project
+
+from tests.project import ROOT, Project
 
 SHARED = ROOT.parent / "shared" / "cases"
 
@@ -161,8 +162,8 @@ def test_a_new_case_is_written_once_and_says_what_to_do(project: Project) -> Non
 
 
 def test_every_form_of_data_in_the_template_is_valid(tmp_path: Path) -> None:
-    from scripts.case import read_case
-    from scripts.new_case import TOML
+    from scripts.case.new_case import TOML
+    from scripts.case.read_case import read_case
 
     head, _, rest = TOML.partition("# 1. Arrays")
     arrays, _, rest = rest.partition("# 2. Images")

@@ -5,7 +5,8 @@ import re
 import time
 
 import pytest
-from project import Project
+
+from tests.project import Project
 
 VARIANTS = ("torch_fp32", "torchscript_fp32", "onnx_fp32", "onnx_fp16", "onnx_int8", "trt_fp32",
             "trt_fp16", "trt_int8")  # fmt: skip
@@ -107,8 +108,8 @@ def test_perf_analyzer_asks_one_server_after_the_other(project: Project) -> None
     shown = project.make("-n", *DOCKER).stdout.replace("\\\n", " ")
     recipes = [line for line in shown.splitlines() if "measure_perf_analyzer" in line]
     assert [ASKED.findall(line) for line in recipes] == [[one] for one in VARIANTS[1:]]
-    assert shown.index("scripts.measure_served") < shown.index(recipes[0])
-    assert shown.index(recipes[-1]) < shown.index("scripts.conclude")
+    assert shown.index("scripts.triton.measure_served") < shown.index(recipes[0])
+    assert shown.index(recipes[-1]) < shown.index("scripts.release.conclude")
     for variant, line in zip(VARIANTS[1:], recipes, strict=True):
         assert line.index("trap") < line.index("docker run"), "whatever happens, it is removed"
         server, client = (part.split("python3 -m ")[0] for part in line.split("docker run ")[1:])
@@ -123,7 +124,7 @@ def test_perf_analyzer_asks_one_server_after_the_other(project: Project) -> None
 @pytest.mark.parametrize("settings", [("MODE=docker", "SERVED=no"), ("MODE=local", "SERVED=yes")])
 def test_where_no_client_measures(project: Project, settings: tuple[str, ...]) -> None:
     shown = project.make("-n", "all", "GPU=no", "V=1", *settings).stdout
-    assert "scripts.conclude" in shown
+    assert "scripts.release.conclude" in shown
     assert "perf_analyzer" not in shown and "perf.json" not in shown
     if settings[0] == "MODE=docker":
         assert "--base client=" not in shown

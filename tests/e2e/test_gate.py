@@ -5,7 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from project import ROOT, Project
+
+from tests.project import ROOT, Project
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,9 @@ def run_gate(project: Project, flip_rate: float) -> tuple[int, str]:
     skip = 'precision = 0.9\nskip = ["torchscript_fp32", "onnx_fp16", "onnx_bf16"]\n'
     toml.write_text(f"{text.replace('precision = 0.9', skip)}\n[gates]\nflip_rate = {flip_rate}\n")
     made = project.make("gate")
-    asked = project.run("python3", "-m", "scripts.decide_release", "results/digits/report.json")
+    asked = project.run(
+        "python3", "-m", "scripts.release.decide_release", "results/digits/report.json"
+    )
     assert made.returncode == (2 if asked.returncode else 0), made.stdout + made.stderr
     assert made.stdout.splitlines()[-1] == asked.stdout.strip()
     return asked.returncode, asked.stdout

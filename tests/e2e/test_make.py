@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from project import Project
+
+from tests.project import Project
 
 STEP = re.compile(r"python -m scripts\.(\w+)")
 
@@ -107,7 +108,7 @@ def test_touching_a_script_reruns_every_step_that_uses_it(digits: Project) -> No
 
 
 def test_touching_a_plot_redraws_without_measuring_again(digits: Project) -> None:
-    path = digits.folder / "scripts/plot_threshold.py"
+    path = digits.folder / "scripts/report/plot_threshold.py"
     was = path.stat()
     path.touch()
     again = steps(digits)

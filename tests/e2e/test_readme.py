@@ -4,7 +4,8 @@ import re
 import shutil
 
 import pytest
-from project import ROOT, Project
+
+from tests.project import ROOT, Project
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
@@ -15,7 +16,7 @@ COMMANDS = [
 # These run in this very suite, or alone on a quiet machine.
 ELSEWHERE = {"make test", "make bench", "make serve"}
 COMPARED = [
-    "python3 -m scripts.decide_release results/digits/report.json", "cp -r results/digits before",
+    "python3 -m scripts.release.decide_release results/digits/report.json", "cp -r results/digits before",
     "make compare OLD=before/report.json",
 ]  # fmt: skip
 ON_A_GPU_HOST = ["make doctor MODE=docker GPU=yes"]
@@ -87,7 +88,7 @@ def test_links_and_pictures_exist() -> None:
 
 def test_contributing_names_scripts_that_exist() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    named = re.findall(r"`scripts/(\w+\.py)`", text)
+    named = re.findall(r"`scripts/([\w/]+\.py)`", text)
     assert named
     for name in named:
         assert (ROOT / "scripts" / name).is_file(), name

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from project import Project, environment
+
+from tests.project import Project, environment
 
 
 def free_ports() -> list[int]:

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from scripts.case import Case
+from scripts.backends.tensorrt.engine import quiet
+from scripts.case.read_case import Case
 from scripts.files import writing
-from scripts.tensorrt_engine import quiet
 
 
 def build(case: Case, model: Path, out: Path) -> None:
     """An engine for batches 1 to the case's largest: strongly typed, TF32 off, with the detail that
-    the proof of precision reads. As scripts/build_engine.py asks trtexec for it."""
+    the proof of precision reads. As scripts/backends/tensorrt/build_engine.py asks trtexec for it."""
     quiet()
     import tensorrt
     from polygraphy.backend.trt import (

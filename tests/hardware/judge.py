@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.compare_verdicts import deviation, flips
-from scripts.onnx_session import PROVIDERS
+from scripts.graphs.session import PROVIDERS
+from scripts.verdicts.compare_verdicts import deviation, flips
 
 # What float32 may differ by between a CPU and a GPU, of 1 + the largest logit. On a CPU, sums in
 # another order move the logits of resnet50.py by 4e-7 of that, rounding as TF32 does by 3e-4.

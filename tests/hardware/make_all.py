@@ -5,10 +5,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from judge import is_on
-from project import Project
-
 from scripts.files import read_json
+from tests.hardware.judge import is_on
+from tests.project import Project
 
 
 def make_row(device: str) -> dict[str, Any]:

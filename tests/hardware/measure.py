@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.insert(0, str(HERE.parents[1]))
 
-from machine import Machine, gpus, look  # noqa: E402
-from project import Project  # noqa: E402
-from table import get_table  # noqa: E402
+from tests.hardware.machine import Machine, gpus, look  # noqa: E402
+from tests.hardware.table import get_table  # noqa: E402
+from tests.project import Project  # noqa: E402
 
 CHILD = HERE / "parts.py"
 BASE = ("Python 3.10 or newer", "tomli", "numpy", "click", "tqdm", "torch")

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from judge import compared, complaints
-from subjects import Subject
 
-from scripts import measure_latency
+from scripts.data.samples import load
 from scripts.files import read_json, write_json, writing
-from scripts.onnx_session import default_threads
-from scripts.repeat_scoring import conditions, repeat
-from scripts.samples import load
-from scripts.score_variant import Run, open_variant, score
+from scripts.graphs.session import default_threads
+from scripts.score import measure_latency
+from scripts.score.repeat_scoring import conditions, repeat
+from scripts.score.score_variant import Run, open_variant, score
 from scripts.variants import BY_NAME, REFERENCE
+from tests.hardware.judge import compared, complaints
+from tests.hardware.subjects import Subject
 
 Row = dict[str, Any]
 

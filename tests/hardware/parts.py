@@ -12,23 +12,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
+sys.path.insert(0, str(HERE.parents[1]))
 if "make" not in sys.argv[1:2]:  # where every step sees to itself
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before PyTorch is there; see measure_latency.py
 
 import click  # noqa: E402
-from judge import misplaced  # noqa: E402
-from machine import PACKAGES  # noqa: E402
-from make_all import make_row  # noqa: E402
-from measuring import Row, judged, measured  # noqa: E402
-from refusal import refusal_row  # noqa: E402
-from subjects import Subject, open_subject  # noqa: E402
 
-from scripts import inspect_engine, measure_latency, prove_precision  # noqa: E402
-from scripts.compare_layers import compare_models, worst_samples  # noqa: E402
+from scripts.backends.onnxruntime import prove as prove_precision  # noqa: E402
+from scripts.backends.tensorrt import prove as inspect_engine  # noqa: E402
 from scripts.files import read_json  # noqa: E402
-from scripts.onnx_session import PROVIDERS  # noqa: E402
+from scripts.graphs.session import PROVIDERS  # noqa: E402
+from scripts.score import measure_latency  # noqa: E402
+from scripts.score.compare_layers import compare_models, worst_samples  # noqa: E402
 from scripts.variants import BY_NAME, REFERENCE, VARIANTS, Variant  # noqa: E402
+from tests.hardware.judge import misplaced  # noqa: E402
+from tests.hardware.machine import PACKAGES  # noqa: E402
+from tests.hardware.make_all import make_row  # noqa: E402
+from tests.hardware.measuring import Row, judged, measured  # noqa: E402
+from tests.hardware.refusal import refusal_row  # noqa: E402
+from tests.hardware.subjects import Subject, open_subject  # noqa: E402
 
 Rows = Iterator[Row]
 

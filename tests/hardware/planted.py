@@ -15,12 +15,15 @@ if "hanging" in sys.argv:  # before anything that takes time
     time.sleep(60)
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
+sys.path.insert(0, str(HERE.parents[1]))
 
-import measuring  # noqa: E402
 import numpy as np  # noqa: E402
-import parts  # noqa: E402
-from subjects import Subject  # noqa: E402
+
+from tests.hardware import (  # noqa: E402
+    measuring,
+    parts,
+)
+from tests.hardware.subjects import Subject  # noqa: E402
 
 FINE: parts.Row = {"state": "ok", "words": "", "figures": {}}
 opened = measuring.open_variant

@@ -15,7 +15,7 @@ SECONDS = 300
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from scripts.onnx_session import PROVIDERS  # noqa: E402
+from scripts.graphs.session import PROVIDERS  # noqa: E402
 
 
 def refusal_row(subject: Any, runtime: str, hidden: bool) -> dict[str, Any]:
@@ -62,11 +62,11 @@ def main() -> None:
 def provider(runtime: str, device: str, model: Path, case: Path) -> str:
     """What runs the model, by the project's own opening of it; torch is imported only for torch."""
     if runtime == "torch":
-        from scripts.case import read_case
-        from scripts.score_variant import open_torch
+        from scripts.case.read_case import read_case
+        from scripts.score.score_variant import open_torch
 
         return open_torch(read_case(case), device, 1)[1]
-    from scripts.onnx_session import open_session
+    from scripts.graphs.session import open_session
 
     return str(open_session(model, device, 1).get_providers()[0])
 

@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import resnet50
 import torch
 from numpy.typing import NDArray
 
-from scripts import convert_fp16, export_onnx, read_samples
-from scripts.case import Case, read_case
+from scripts.backends.onnxruntime import convert_fp16
+from scripts.backends.onnxruntime import convert_fp32 as export_onnx
+from scripts.case.read_case import Case, read_case
+from scripts.data import read_samples
+from scripts.data.samples import Samples, load
 from scripts.files import writing
-from scripts.onnx_session import default_threads
-from scripts.samples import Samples, load
-from scripts.score_variant import open_torch, score
-from scripts.thresholds import choose_threshold
+from scripts.graphs.session import default_threads
+from scripts.score.score_variant import open_torch, score
 from scripts.variants import BY_NAME, Variant
+from scripts.verdicts.thresholds import choose_threshold
+from tests.hardware import resnet50
 
 CELL = 32  # pixels
 TOML = """\
@@ -85,11 +87,11 @@ class Subject:
         """Run the step that makes `out` of `source`; a trace is made on the device it is for."""
         common: dict[str, Any] = {"case_toml": self.case.path, "samples": self.samples, "out": out}
         if variant.runtime == "tensorrt":
-            from engines import build
+            from tests.hardware.engines import build
 
             build(self.case, source, out)
         elif variant.runtime == "torchscript":
-            from scripts import trace_torchscript
+            from scripts.backends.pytorch import trace_torchscript
 
             trace_torchscript.main.callback(device=self.device, **common)
         elif variant.precision == "float16":

@@ -10,14 +10,14 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import engines
-import parts
 import pytest
-import subjects
 import torch
-from project import Project
 
-from scripts import compare_layers, inspect_engine, measure_latency, tensorrt_engine
+from scripts.backends.tensorrt import engine as tensorrt_engine
+from scripts.backends.tensorrt import prove as inspect_engine
+from scripts.score import compare_layers, measure_latency
+from tests.hardware import engines, parts, subjects
+from tests.project import Project
 
 
 def layers(kind: str) -> list[dict[str, Any]]:

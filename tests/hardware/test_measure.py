@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import measure
 import pytest
-from machine import Machine
 
 from scripts.variants import BY_NAME, REFERENCE
+from tests.hardware import measure
+from tests.hardware.machine import Machine
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -3,20 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-import judge
-import machine
-import make_all
-import measure
 import numpy as np
-import parts
 import pytest
-import refusal
-import resnet50
-import subjects
-import table
 import torch
 
-from scripts.heads import log_odds
+from scripts.verdicts.heads import log_odds
+from tests.hardware import (
+    judge,
+    machine,
+    make_all,
+    measure,
+    parts,
+    refusal,
+    resnet50,
+    subjects,
+    table,
+)
 
 
 def found(**changes: Any) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Triton's ONNX Runtime backend: ONNX in float32 and in lower number formats."""

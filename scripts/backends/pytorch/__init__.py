@@ -1,0 +1,1 @@
+"""Triton's PyTorch backend: TorchScript."""

@@ -1,0 +1,1 @@
+"""Triton's TensorRT backend: engines built by trtexec."""

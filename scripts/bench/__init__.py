@@ -1,0 +1,1 @@
+"""Verdict's own speed and memory."""

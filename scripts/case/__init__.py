@@ -1,0 +1,1 @@
+"""case.toml: its keys and rules, and the commented one to fill in."""

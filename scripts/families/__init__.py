@@ -1,0 +1,1 @@
+"""What kind of model a case brings: one folder for each, with the reference that it is judged by."""

@@ -1,0 +1,1 @@
+"""A .pth: the factory, the weights, and the reference in true float32."""

@@ -1,0 +1,1 @@
+"""Gates, the choice, publishing, promoting, and what is in production."""

@@ -1,0 +1,1 @@
+"""Which nodes flip verdicts, and the fewest to leave in float32."""

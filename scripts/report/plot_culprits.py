@@ -1,0 +1,64 @@
+"""Draw how far each node or segment, set back to float32, moves the logits.
+
+Reads   <variant>.culprits.json
+Writes  <variant>.culprits.png, and <variant>.culprits.svg beside it, for report.html
+Runs    anywhere
+Usage   python3 -m scripts.report.plot_culprits results/digits/onnx_int8.culprits.json \
+            --out results/digits/onnx_int8.culprits.png
+Prints  nothing
+"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scripts.files import read_json
+from scripts.report.plot_deviation import save
+
+SHOWN = 25  # bars whose names can be read
+LONGEST = 40  # characters of a name
+
+
+@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
+@click.argument("culprits", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path))
+def main(culprits: Path, out: Path) -> None:
+    save(draw(read_json(culprits)), out)
+
+
+def draw(found: dict[str, Any]) -> Any:
+    """One bar for each segment, the largest mean change first; one that is not finite reaches the end."""
+    from matplotlib.figure import Figure
+
+    segments = found["segments"][:SHOWN]
+    finite = [one["change_mean"] for one in segments if one["change_mean"] is not None]
+    most = max(finite, default=0.0) or 1.0
+    places = range(len(segments))
+    figure = Figure(figsize=(11, 1.6 + 0.32 * max(1, len(segments))), layout="constrained")
+    axes = figure.subplots()
+    for place, one in zip(places, segments, strict=True):
+        broken = one["change_mean"] is None
+        length = most if broken else one["change_mean"]
+        axes.barh(place, length, color="#cc3311" if broken else "#3366aa")
+        words = f"{one['flips_left']} flips left" + (
+            ", not finite before or after" if broken else ""
+        )
+        axes.annotate(words, (length, place), xytext=(4, 0), textcoords="offset points", va="center",
+                      fontsize=8)  # fmt: skip
+    axes.set_yticks(list(places), [label(one["nodes"]) for one in segments], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.5 * most)  # room for the words
+    axes.set(title=f"{found['variant']}: set back to float32, {len(found['samples'])} samples",
+             xlabel="mean absolute change of the logit")  # fmt: skip
+    return figure
+
+
+def label(nodes: list[str]) -> str:
+    """A segment as it fits beside its bar."""
+    words = nodes[0] if len(nodes) == 1 else f"{nodes[0]} to {nodes[-1]} ({len(nodes)})"
+    return words if len(words) <= LONGEST else words[: LONGEST - 1] + "\u2026"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Running a variant in process: logits, repeats, latency, layers."""

@@ -1,0 +1,1 @@
+"""A server: started, asked, measured; the common part of config.pbtxt."""

@@ -1,0 +1,1 @@
+"""Numbers: heads, thresholds, policies, bounds, claims."""
