@@ -11,13 +11,22 @@ ROOT = Path(__file__).resolve().parents[1]
 class Project:
     """`run` runs a command in the copy; `make` runs make there and gives the whole outcome."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, own_triton: bool = False) -> None:
+        """`own_triton`: the copy lays out a Triton of its own, as it has other backends."""
         self.folder = folder
         for name in ("scripts", "docker", "data/digits"):
             ignore = shutil.ignore_patterns("__pycache__", ".*")
             shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-        shutil.copy2(ROOT / "Makefile", folder)
-        (folder / ".venv").symlink_to(ROOT / ".venv")  # times are kept: it counts as made
+        for name in ("Makefile", "tests/rules.mk"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+        if not own_triton:
+            (folder / ".venv").symlink_to(ROOT / ".venv")  # times are kept: it counts as made
+            return
+        (folder / ".venv").mkdir()
+        for path in (ROOT / ".venv").iterdir():
+            if path.name != "triton":
+                (folder / ".venv" / path.name).symlink_to(path)
 
     def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.run("make", *arguments)

@@ -17,7 +17,7 @@ STEPS = [name for name, path in FILES.items() if '__name__ == "__main__"' in pat
 # The steps that work on arrays need NumPy for their types; nothing heavier.
 LIGHT = ("click", "numpy")
 # Called by make on the host: the standard library alone, without click.
-ON_THE_HOST = ("variants", "doctor.check_machine", "release.decide_release")
+ON_THE_HOST = ("variants", "imports", "doctor.check_machine", "release.decide_release")
 
 
 def test_there_are_steps() -> None:

@@ -5,7 +5,17 @@ import sys
 
 import pytest
 
-from scripts.variants import BY_NAME, NOT_MADE, REFERENCE, VARIANTS, not_here, undecided
+from scripts.variants import (
+    BY_NAME,
+    ENVIRONMENTS,
+    FALLBACKS,
+    FAMILIES,
+    NOT_MADE,
+    REFERENCES,
+    VARIANTS,
+    not_here,
+    undecided,
+)
 
 
 def listed(*arguments: str) -> list[str]:
@@ -13,19 +23,27 @@ def listed(*arguments: str) -> list[str]:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
 
+def decided(*arguments: str) -> list[str]:
+    """What make is told of steps that decide."""
+    return [one for one in listed("--facts", *arguments) if "|" not in one]
+
+
 def test_make_gets_the_names_with_the_standard_library_alone() -> None:
     assert listed("--gpu", "no", "--skip") == [
         "torch_fp32", "torchscript_fp32", "onnx_fp32", "onnx_fp16", "onnx_int8",
     ]  # fmt: skip
-    assert listed("--decided", "--skip") == [
+    assert decided("--skip") == [
         "onnx_fp16_mixed.repair", "onnx_bf16.support", "onnx_int8_mixed.repair",
+    ]  # fmt: skip
+    assert listed("--facts", "--skip", *(one.name for one in VARIANTS[2:])) == [
+        "torch_fp32|-|-|pytorch|-", "torchscript_fp32|torch_fp32|pytorch|pytorch|model.pt",
     ]  # fmt: skip
 
 
 def test_engines_come_with_the_containers_and_a_gpu() -> None:
     every = [variant.name for variant in VARIANTS]
-    decided = [variant.name for variant in VARIANTS if variant.decided]
-    assert listed("--mode", "docker", "--gpu", "yes", "--made", *decided, "--skip") == every
+    found_out = [variant.name for variant in VARIANTS if variant.decided]
+    assert listed("--mode", "docker", "--gpu", "yes", "--made", *found_out, "--skip") == every
     assert not set(listed("--mode", "docker", "--gpu", "no")) & {"trt_fp32", "trt_fp16"}
     assert not set(listed("--mode", "local", "--gpu", "yes")) & {"trt_fp32", "trt_fp16"}
     reason = not_here(BY_NAME["trt_fp32"], "local", True, ())
@@ -51,13 +69,7 @@ def test_the_repair_of_a_skipped_variant_is_not_sought() -> None:
     assert undecided(BY_NAME["onnx_fp16_mixed"], "local", False, ("onnx_fp16",), ()) == (
         "not measured here: it repairs onnx_fp16, which is left out"
     )
-    assert listed("--decided", "--skip", "onnx_fp16", "onnx_bf16") == ["onnx_int8_mixed.repair"]
-
-
-def test_make_may_take_an_engine_s_source_from_its_name() -> None:
-    engines = [variant for variant in VARIANTS if variant.runtime == "tensorrt"]
-    assert engines
-    assert all(one.source == one.name.replace("trt_", "onnx_") for one in engines)
+    assert decided("--skip", "onnx_fp16", "onnx_bf16") == ["onnx_int8_mixed.repair"]
 
 
 def test_what_is_made_from_a_skipped_variant_is_skipped_too() -> None:
@@ -72,7 +84,9 @@ def test_what_is_made_from_a_skipped_variant_is_skipped_too() -> None:
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 def test_every_row_is_whole(variant) -> None:  # type: ignore[no-untyped-def]
     assert variant.source is None or variant.source in BY_NAME
-    assert (variant is REFERENCE) == (variant.source is None) == (variant.file is None)
+    is_reference = variant is REFERENCES[variant.family]
+    assert is_reference == (variant.source is None) == (variant.file is None)
+    assert variant.environment in ENVIRONMENTS
     assert variant.sentence.endswith(".")
     short = {
         "torch": "torch",
@@ -90,3 +104,10 @@ def test_engines_of_a_repaired_onnx_are_repaired_too() -> None:
     assert {one.name for one in VARIANTS if one.repaired} == {
         "onnx_fp16_mixed", "onnx_int8_mixed", "trt_fp16_mixed", "trt_int8_mixed",
     }  # fmt: skip
+
+
+def test_every_family_has_one_reference_and_one_to_fall_back_to() -> None:
+    assert set(REFERENCES) == set(FALLBACKS) == set(FAMILIES) == {one.family for one in VARIANTS}
+    assert sum(one.source is None for one in VARIANTS) == len(FAMILIES)
+    assert sum(one.fallback for one in VARIANTS) == len(FAMILIES)
+    assert FALLBACKS["torch"].name == "onnx_fp32"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.backends.onnxruntime.convert_fp16 import candidates, convert, prepare
+from scripts.graphs.fp16 import candidates, convert, prepare
 from scripts.graphs.session import default_threads, open_session, run_session
 from scripts.repair.ranking import localise
 from scripts.repair.repair_verdicts import ROUGH

@@ -20,22 +20,30 @@ from typing import Any
 import click
 import numpy as np
 
-from scripts.backends.onnxruntime.convert_fp32 import export, save
+from scripts.backends.onnxruntime.convert_fp32 import export
 from scripts.bench import decision as bench_decision
 from scripts.bench import repair as bench_repair
+from scripts.bench.given import PEAK, added_memory, logits, run_python, sklearn_threshold
 from scripts.bench.served import measured
 from scripts.case.read_case import Case, read_case
 from scripts.data.samples import Samples
 from scripts.families.torch.model import load_model
 from scripts.files import versions, write_json
+from scripts.graphs.save import save
 from scripts.graphs.session import default_threads, open_session, run_session
 from scripts.score.score_variant import score
 from scripts.verdicts.thresholds import choose_threshold, is_positive, retune
 
 ROUNDS = 15
-LOGITS = 10_000_000
 PHOTOS = 256
 TIMES = 50
+SETUP = """
+from fractions import Fraction
+import sklearn.metrics
+from scripts.bench.given import logits, sklearn_threshold
+from scripts.verdicts.thresholds import choose_threshold, retune
+z, y = logits()
+"""
 
 TOML = """
 [model]
@@ -184,26 +192,6 @@ def alternate(runs: list[Callable[[], Any]], rounds: int = ROUNDS) -> list[list[
     return taken
 
 
-# Peak memory of this process alone: ru_maxrss would carry over what its parent had.
-PEAK = """
-def kib(key):
-    return int(open("/proc/self/status").read().split(key + ":")[1].split()[0])
-"""
-# The most memory that one call adds to what is in use before it (Linux resets its mark on request).
-ADDED = (
-    PEAK
-    + """
-import sklearn.metrics
-from scripts.bench.run_bench import *
-z, y = logits()
-open("/proc/self/clear_refs", "w").write("5")
-before = kib("VmRSS")
-{call}
-print((kib("VmHWM") - before) * 1024)
-"""
-)
-
-
 def memory(folder: Path) -> dict[str, Any]:
     """Peak memory of scoring ten times the samples over that of scoring them once."""
     peaks = []
@@ -215,7 +203,7 @@ def memory(folder: Path) -> dict[str, Any]:
                      "--model", str(case.weights), "--mode", "local", "--device", "cpu",
                      "--out", str(folder / f"{case.name}.logits.npy")]  # fmt: skip
         call = f"from scripts.score.score_variant import main; main({arguments!r}, standalone_mode=False)"
-        peaks.append(int(_run(PEAK + call + "\nprint(kib('VmHWM') * 1024)")[-1]))
+        peaks.append(int(run_python(PEAK + call + "\nprint(kib('VmHWM') * 1024)")[-1]))
     return row("peak memory of scoring 10x the samples over 1x", peaks[1] / peaks[0], "<=", 1.1,
                peak_bytes=peaks)  # fmt: skip
 
@@ -236,7 +224,7 @@ def thresholds() -> list[dict[str, Any]]:
         raise ValueError(f"{sklearn_threshold(z, y)} and {chosen.gap_high}: not the same choice")
     calls = ("sklearn_threshold(z, y)", "choose_threshold(z, y, Fraction(9, 10))",
              "retune(z, z > 0, 0.0, 1e-6)")  # fmt: skip
-    peak = [int(_run(ADDED.format(call=call))[-1]) for call in calls]
+    peak = [added_memory(SETUP, call) for call in calls]
     return [
         row("time of scikit-learn's curve over choosing, 10 million", theirs / ours, ">=", 10,
             seconds=[theirs, ours]),
@@ -258,30 +246,6 @@ def repairs() -> list[dict[str, Any]]:
             ours[key] / theirs[key], "<=", 1.0, ours=ours, theirs=theirs)
         for what, key in (("tries", "runs"), ("time", "seconds"))
     ]  # fmt: skip
-
-
-def logits() -> tuple[Any, Any]:
-    """Ten million float32 logits of two overlapping classes, and the labels (uint8)."""
-    random = np.random.default_rng(0)
-    y = (random.random(LOGITS, np.float32) < 0.3).astype(np.uint8)
-    return random.standard_normal(LOGITS, np.float32) + 2 * y - np.float32(1), y
-
-
-def sklearn_threshold(z: Any, y: Any) -> float:
-    """The lowest score whose precision is at least 0.9: the same choice, by the library's curve."""
-    from sklearn.metrics import precision_recall_curve
-
-    precision, recall, scores = precision_recall_curve(y, z)
-    enough = np.flatnonzero(precision[:-1] >= 0.9)
-    best = recall[enough[0]]  # recall falls along the curve; ties: the highest precision
-    return float(scores[enough[recall[enough] == best]][-1])
-
-
-def _run(program: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    )
-    return done.stdout.split()
 
 
 if __name__ == "__main__":

@@ -9,13 +9,15 @@ import numpy as np
 
 from scripts.case.read_case import Case
 from scripts.data.samples import Samples, load
+from scripts.graphs.ends import onnx_ends
 from scripts.graphs.session import default_threads, open_session, run_session
 from scripts.score.score_variant import score
 from scripts.triton.client import decode, encode, read_model
 from scripts.triton.measure_served import POOL, best, climb, measure
+from scripts.triton.model_config import write_text
 from scripts.triton.score_served import AT_ONCE
 from scripts.triton.server import running_server
-from scripts.triton.write_config import get_config, onnx_tensors
+from scripts.triton.write_config import get_config
 
 ROUNDS = 30
 IDENTITY = """\
@@ -49,8 +51,8 @@ def measured(
     place = folder / "repository" / name
     (place / "1").mkdir(parents=True)
     (place / "1" / "model.onnx").write_bytes(model.read_bytes())
-    config = get_config(name, "onnxruntime", onnx_tensors(model), case.max_batch, False)
-    (place / "config.pbtxt").write_text(config, encoding="utf-8")
+    config = get_config(name, "onnx_fp32", onnx_ends(model), case.max_batch, False)
+    write_text(place / "config.pbtxt", config, {})
     session = open_session(model, "cpu", default_threads())
     logits = folder / "served.logits.npy"
     score(case, lambda batch: run_session(session, batch), data, logits, "bench")

@@ -20,14 +20,13 @@ from scripts.case.read_case import Case, Input, read_case
 from scripts.data.images import SUFFIXES, decode
 from scripts.data.read_csv import csv_labels, write_csv_arrays
 from scripts.data.samples import load
-from scripts.files import hashes, relative, versions, write_json, writing
+from scripts.files import relative, write_json, writing
+from scripts.step import record, step
 
 CHUNK_BYTES = 16 << 20
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(__doc__, "case", "out")
 def main(case_toml: Path, out: Path) -> None:
     case = read_case(case_toml)
     names: list[str] | None = None
@@ -58,11 +57,9 @@ def main(case_toml: Path, out: Path) -> None:
         with writing(out.parent / f"{key}.npy") as temporary, open(temporary, "wb") as stream:
             np.save(stream, values)
     content: dict[str, Any] = {
-        "step": "samples",
+        **record("samples", [case.path, *files], ("numpy",)),
         "samples": len(labels),
         "positives": int(labels.sum()),
-        "inputs": hashes([case.path, *files]),
-        "versions": versions("numpy"),
         **{key: relative(out.parent / f"{key}.npy") for key in made},
         "arrays": {name: relative(path) for name, path in arrays.items()},
     }

@@ -19,12 +19,11 @@ from scripts.data.images import decode
 from scripts.data.read_csv import csv_labels, write_csv_arrays
 from scripts.data.read_samples import check_array, check_ending
 from scripts.data.samples import load
-from scripts.files import hashes, relative, versions, write_json
+from scripts.files import relative, write_json
+from scripts.step import record, step
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(__doc__, "case", "out")
 def main(case_toml: Path, out: Path) -> None:
     case = read_case(case_toml)
     place = case.unlabelled
@@ -55,10 +54,8 @@ def main(case_toml: Path, out: Path) -> None:
             check_array(load(arrays[one.name]), one, count, arrays[one.name], told)
     check_count(place, count)
     content = {
-        "step": "traffic",
+        **record("traffic", [case.path, *files], ("numpy",)),
         "samples": count,
-        "inputs": hashes([case.path, *files]),
-        "versions": versions("numpy"),
         "arrays": {name: relative(path) for name, path in arrays.items()},
     }
     write_json(out, content | images)

@@ -5,7 +5,7 @@ are asked for. So memory does not grow with the number of samples.
 """
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +19,8 @@ from scripts.files import read_json
 
 GIVE_BACK_BYTES = 64 << 20
 
-Batch = dict[str, NDArray[Any]]
+Batch = dict[str, NDArray[Any]]  # input -> (samples, *shape)
+Run = Callable[[Batch], NDArray[Any]]  # a batch to its raw outputs, one row per sample
 
 
 class Samples:

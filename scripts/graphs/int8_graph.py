@@ -57,7 +57,7 @@ def quantize(
     del model.graph.node[:], model.graph.value_info[:]
     model.graph.node.extend(writer.nodes)
     model.graph.initializer.extend(writer.tensors)
-    return _without_unused(model)
+    return without_unused(model)
 
 
 class Writer:
@@ -168,37 +168,6 @@ def weight_axis(
     return 1 if index == 1 and len(stored[node.input[1]].dims) == 2 else None
 
 
-def for_tensorrt(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """The same values in the form that TensorRT takes: zero points 0, and no integers but int8.
-
-    Its parser refuses uint8, and DequantizeLinear of the int32 biases, which become float32.
-    """
-    from onnx import ModelProto, TensorProto, numpy_helper
-
-    model, original = ModelProto(), model
-    model.CopyFrom(original)
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    left = []
-    for node in model.graph.node:
-        scaling = node.op_type in ("QuantizeLinear", "DequantizeLinear")
-        integers = stored.get(node.input[0]) if scaling else None
-        if integers is not None and integers.data_type == TensorProto.INT32:
-            values, scale = (numpy_helper.to_array(stored[name]) for name in node.input[:2])
-            exact = values.astype(np.float32) * scale
-            model.graph.initializer.append(numpy_helper.from_array(exact, node.output[0]))
-            continue
-        left.append(type(node).FromString(node.SerializeToString()))
-        if scaling and stored[node.input[2]].data_type == TensorProto.UINT8:
-            zero = numpy_helper.to_array(stored[node.input[2]])
-            if (zero != MIDDLE).any():
-                raise ValueError(f"{node.name!r} has a zero point of {zero}, not {MIDDLE}")
-            shifted = numpy_helper.from_array(np.zeros(zero.shape, np.int8), node.input[2])
-            stored[node.input[2]].CopyFrom(shifted)
-    del model.graph.node[:]
-    model.graph.node.extend(left)
-    return _without_unused(model)
-
-
 def note(model: "onnx.ModelProto", rows: NDArray[np.int64]) -> "onnx.ModelProto":
     """The model, which now says what calibrated it."""
     digest = hashlib.sha256(np.asarray(rows).astype("<i8").tobytes()).hexdigest()
@@ -207,7 +176,7 @@ def note(model: "onnx.ModelProto", rows: NDArray[np.int64]) -> "onnx.ModelProto"
     return model
 
 
-def _without_unused(model: "onnx.ModelProto") -> "onnx.ModelProto":
+def without_unused(model: "onnx.ModelProto") -> "onnx.ModelProto":
     """Without the stored tensors that no node takes any more."""
     from scripts.graphs.fp16_passes import graphs
 

@@ -18,6 +18,7 @@ from scripts.data.samples import Batch
 if TYPE_CHECKING:
     import onnxruntime
 
+PACKAGES = ("onnxruntime", "onnx")
 # TF32 off and the convolution algorithm fixed: true float32, and the same result at every load.
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),

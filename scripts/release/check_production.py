@@ -22,24 +22,17 @@ from numpy.typing import NDArray
 
 from scripts.case.read_case import Case, read_case
 from scripts.data.samples import Batch, Samples, load
-from scripts.files import gpu_name, hashes, read_json, versions, write_json
-from scripts.release.publish_model import names
-from scripts.release.rollback_model import current
+from scripts.files import read_json, write_json
+from scripts.step import record, step
 from scripts.triton.client import SECONDS, failures, grpc_client, length, to_inputs
+from scripts.triton.production import current, names
 from scripts.triton.server import Server, running_server
 from scripts.verdicts.thresholds import is_positive
 
 NEAREST = 100  # samples that are asked for one by one
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--repository", required=True, type=click.Path(path_type=Path))
-@click.option("--results", required=True, type=click.Path(path_type=Path))
-@click.option("--mode", required=True, type=click.Choice(["local", "docker"]))
-@click.option("--device", required=True, type=click.Choice(["cpu", "cuda"]))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(__doc__, "case", "samples", "repository", "results", "mode", "device", "out")
 def main(
     case_toml: Path, samples: Path, repository: Path, results: Path, mode: str, device: str,
     out: Path,
@@ -62,16 +55,17 @@ def main(
             f"Run `make rollback CASE={case.name}`, and look at {out.with_name('production.log')}."
         )
     content = {
-        "step": "production",
-        "mode": mode,
-        "device": device,
-        "gpu": gpu_name(device),
-        "variant": variant,
+        **record(
+            "production",
+            [case.path, samples, note, logits, served],
+            ("tritonclient", "numpy"),
+            variant,
+            mode,
+            device,
+        ),
         "version": number,
         "threshold": threshold,
         "server": {"version": server.version, "native": server.native},
-        "inputs": hashes([case.path, samples, note, logits, served]),
-        "versions": versions("tritonclient", "numpy"),
         **found,
     }
     write_json(out, content)

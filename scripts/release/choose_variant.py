@@ -6,17 +6,12 @@ from typing import Any, NamedTuple
 
 from scripts.case.rules import OBJECTIVES, Rules
 from scripts.release.gates import FAILED, PASSED, memory, states
-from scripts.variants import BY_NAME
+from scripts.variants import BY_NAME, part
 
 TIE = 0.05  # a difference below this is no reason to prefer one
 SERVED_TIE = 0.1  # of figures from two servers that ran one after the other
 STUDENT_T = 2.093  # two-sided 95 % with 19 degrees of freedom: 20 blocks of rounds
 ENOUGH = 10.0  # safety factor: above, a larger one is no reason to prefer a variant
-PORTABLE = {
-    "onnxruntime": 0,
-    "torchscript": 1,
-    "tensorrt": 2,
-}  # the lower, the more machines run it
 
 Row = dict[str, Any]
 
@@ -167,7 +162,7 @@ def rank(
             tied.append(name)
         else:
             lost[name] = _lost(known, weights, best, middle, half)
-    tied.sort(key=lambda name: tuple(key for key, _ in preferences(variants[name])))
+    tied.sort(key=lambda name: tuple(key for key, _ in preferences(name, variants[name])))
     winner = tied[0]
     for name in tied[1:]:
         lost[name] = f"as good as {winner} within the noise, but {_differs(variants, name, winner)}"
@@ -193,7 +188,7 @@ def _lost(
     return template.format(ratio=ratio, inverse=1 / ratio, best=best, interval=interval)
 
 
-def preferences(row: Row) -> list[tuple[float, str]]:
+def preferences(name: str, row: Row) -> list[tuple[float, str]]:
     """What settles a tie, in order: (the lower the better, what it says of one that is higher)."""
     claim = row["claim"]
     flips = claim.get("flips", 0) + claim.get("traffic", {"flips": 0})["flips"]
@@ -204,14 +199,16 @@ def preferences(row: Row) -> list[tuple[float, str]]:
         (flips, f"{flips} verdicts flip"),
         (-ENOUGH if factor is None else -min(factor, ENOUGH),
          f"its smallest safety factor is {math.inf if factor is None else factor:.2g}"),
-        (PORTABLE[row["runtime"]], "fewer machines run it"),
+        (part(name, "config").PORTABLE, "fewer machines run it"),
         (round(math.log(start, 1.5)) if start else 0, f"it takes {start or 0:.2g} s to start"),
         (_bytes(row), f"its file is no smaller ({_bytes(row):.0f} bytes)"),
     ]  # fmt: skip
 
 
 def _differs(variants: dict[str, Row], name: str, winner: str) -> str:
-    pairs = zip(preferences(variants[name]), preferences(variants[winner]), strict=True)
+    pairs = zip(
+        preferences(name, variants[name]), preferences(winner, variants[winner]), strict=True
+    )
     return next((words for (mine, words), (other, _) in pairs if mine > other),
                 "its file is no smaller")  # fmt: skip
 

@@ -11,17 +11,27 @@ Prints  digits: onnx_fp32 goes to production
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
 from scripts.case.read_case import read_case
 from scripts.case.rules import Rules
-from scripts.files import hashes, read_json, sha256, write_json
+from scripts.files import hashes, read_json, write_json
 from scripts.release.choose_variant import choose
+from scripts.release.facts import (
+    Place,
+    check_fresh,
+    check_same_place,
+    collect,
+    decide,
+    latencies,
+    why_not,
+)
 from scripts.release.gates import FAILED, gates
 from scripts.release.gates import decide as decide_release
-from scripts.variants import BY_NAME, NOT_MADE, REFERENCE, VARIANTS, Variant, not_here, undecided
+from scripts.step import step
+from scripts.variants import BY_NAME, FAMILIES, REFERENCES, Variant, of_family
 
 SCHEMA = 3
 
@@ -39,40 +49,16 @@ REPAIR = (
 )  # fmt: skip
 
 
-class Place(NamedTuple):
-    """Where results were computed."""
-
-    mode: str  # local, docker
-    device: str  # cpu, cuda
-    release: str  # of the containers; "none" without
-
-    def words(self) -> str:
-        """For a sentence."""
-        release = "" if self.release == "none" else f" {self.release}"
-        return f"{self.mode}{release}, {self.device}"
-
-    def settings(self) -> str:
-        """What make is told."""
-        release = "" if self.release == "none" else f" RELEASE={self.release}"
-        return f"MODE={self.mode} GPU={'yes' if self.device == 'cuda' else 'no'}{release}"
-
-
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--results", required=True, type=click.Path(path_type=Path))
-@click.option("--mode", required=True, type=click.Choice(["local", "docker"]))
+@step(__doc__, "case", "results", "mode", "gpu", "served", "out")
 @click.option("--why-mode", required=True, help="Why this mode: for the reader.")
-@click.option("--gpu", required=True, type=click.Choice(["yes", "no"]))
 @click.option("--why-gpu", required=True, help="Why with or without a GPU: for the reader.")
 @click.option("--release", required=True, help='Release of the containers, YY.MM; "none" without.')
-@click.option("--served", required=True, type=click.Choice(["yes", "no"]))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(
     case_toml: Path, results: Path, mode: str, why_mode: str, gpu: str, why_gpu: str, release: str,
     served: str, out: Path,
 ) -> None:  # fmt: skip
     case = read_case(case_toml)
-    place = (mode, gpu == "yes", case.skip)
+    place = (case.family, mode, gpu == "yes", case.skip)
     decisions = decide(results, *place)
     reasons = why_not(decisions, *place)
     measured = [name for name, reason in reasons.items() if reason is None]
@@ -86,7 +72,7 @@ def main(
         "release": release,
         "served": served,
     } | check_same_place(found, case.name, Place(mode, "cuda" if gpu == "yes" else "cpu", release))
-    report = conclude(case.name, case.precision, case.rules, found, reasons)
+    report = conclude(case.name, case.precision, case.rules, found, reasons, case.family)
     report["conditions"] = conditions
     by_hand = results / "promotion.json"
     promoted = read_json(by_hand)["variant"] if by_hand.is_file() else None
@@ -96,118 +82,6 @@ def main(
     variant = report["recommendation"]["variant"]
     told = report["decision"]["verdict"]
     click.echo(f"{case.name}: {variant or 'no variant'} goes to production; make gate: {told}")
-
-
-def decide(folder: Path, mode: str, gpu: bool, skip: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """file name -> content of what steps decided on variants that are made only with a reason."""
-    decisions: dict[str, dict[str, Any]] = {}
-    for variant in VARIANTS:
-        if variant.decided and not undecided(variant, mode, gpu, skip, made(decisions)):
-            name = f"{variant.name}.{variant.decided}.json"
-            decisions[name] = read_json(folder / name)
-    return decisions
-
-
-def made(decisions: dict[str, dict[str, Any]]) -> tuple[str, ...]:
-    """The variants that were decided to be made."""
-    return tuple(one["variant"] for one in decisions.values() if one.get("made"))
-
-
-def why_not(
-    decisions: dict[str, dict[str, Any]], mode: str, gpu: bool, skip: tuple[str, ...]
-) -> dict[str, str | None]:
-    """variant -> why it was not measured, as a phrase; None where it was."""
-    decided = {one["variant"]: one["reason"] for one in decisions.values() if "made" in one}
-    reasons = {}
-    for variant in VARIANTS:
-        why = not_here(variant, mode, gpu, skip, made(decisions))
-        reasons[variant.name] = decided[variant.name] if why == NOT_MADE else why
-    return reasons
-
-
-def collect(
-    folder: Path, measured: list[str], served: bool, perf: bool = False
-) -> dict[str, dict[str, Any]]:
-    """file name -> content of every result that the report stands on.
-
-    `served`: through Triton too; `perf`: and there by perf_analyzer, too.
-    """
-    names = ["samples.json", "torch_fp32.check.json", "torch_fp32.threshold.json", "latency.json"]
-    names += ["claims.json"] if any(BY_NAME[variant].file for variant in measured) else []
-    if any(BY_NAME[variant].runtime == "tensorrt" for variant in measured):
-        names.append("latency_tensorrt.json")
-    for variant in measured:
-        names += [f"{variant}.{step}.json" for step in ("score", "verdicts", "repeats")]
-        names += [f"{variant}.precision.json"] if variant != REFERENCE.name else []
-        made_from_onnx = BY_NAME[variant].source not in (None, REFERENCE.name)
-        names += ["onnx_fp32.range.json"] if variant == "onnx_fp32" else []
-        if any(one.repairs == variant for one in VARIANTS):
-            names.append(f"{variant}.culprits.json")
-        names += [f"{variant}.layers.json"] if made_from_onnx else []
-        if served and BY_NAME[variant].file:
-            names += [f"{variant}.served.json"] + ([f"{variant}.perf.json"] if perf else [])
-    names += ["served_latency.json"] if any(name.endswith(".served.json") for name in names) else []
-    return {name: read_json(folder / name) for name in names}
-
-
-def check_fresh(found: dict[str, dict[str, Any]], case: str) -> None:
-    """Refuse results computed from a file that has changed since, or from two states of one."""
-    seen: dict[str, tuple[str, str]] = {}
-    for name, result in found.items():
-        for path, recorded in result["inputs"].items():
-            if path not in seen:
-                now = sha256(Path(path)) if Path(path).is_file() else recorded
-                seen[path] = (now, name)
-            if seen[path][0] != recorded:
-                raise click.ClickException(
-                    f"results/{case}/{name} was computed from another {path} than "
-                    f"{'stands there now' if Path(path).is_file() else seen[path][1] + ' was'}. "
-                    f"Run: rm results/{case}/{name} && make all CASE={case}"
-                )
-
-
-def check_same_place(found: dict[str, dict[str, Any]], case: str, place: Place) -> dict[str, Any]:
-    """Refuse results of another mode, device, release or GPU, of two builds of an image, or of two
-    versions of a package in one image.
-
-    Else what they share: device, threads, GPU, versions, images.
-    """
-    again = f"Run: make clean CASE={case} && make all CASE={case} {place.settings()}"
-    versions: dict[tuple[str, str], str] = {}
-    gpus: dict[str, str] = {}
-    for name, result in found.items():
-        told = result.get("versions", {})
-        image, release, _ = (*told.get("image", "none").split(" "), "none", "none")[:3]
-        where = Place(
-            result.get("mode", "local" if image == "none" else "docker"),
-            result.get("device", place.device),
-            release,
-        )
-        if where != place:
-            raise click.ClickException(
-                f"results/{case} mixes modes, devices or releases (now asked for: {place.words()}; "
-                f"{name}: {where.words()}). {again}"
-            )
-        if result.get("gpu"):
-            gpus.setdefault(result["gpu"], name)
-        for package, version in told.items():
-            if versions.setdefault((image, package), version) != version:
-                raise click.ClickException(
-                    f"results/{case} mixes {package} {versions[image, package]} and {version} "
-                    f"(in {name}). {again}"
-                )
-    if len(gpus) > 1:
-        raise click.ClickException(f"results/{case} mixes GPUs ({'; '.join(gpus)}). {again}")
-    return {
-        "device": place.device,
-        "gpu_name": next(iter(gpus), None),
-        "threads": found["latency.json"]["threads"],
-        "providers": {r["variant"]: r["provider"] for r in found.values() if "provider" in r},
-        "versions": {
-            image: {package: v for (one, package), v in sorted(versions.items()) if one == image}
-            for image in dict.fromkeys(image for image, _ in versions)
-        },
-    }
 
 
 def layers(found: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -245,8 +119,9 @@ def span(found: dict[str, dict[str, Any]], variant: Variant) -> dict[str, Any] |
     """
     if variant.precision != "float16":
         return None
-    source = variant.source if variant.runtime == "tensorrt" else variant.name
-    metrics = found[f"{source}.precision.json"]["metrics"]
+    metrics = found[f"{variant.name}.precision.json"]["metrics"]
+    if "beyond" not in metrics and variant.source:
+        return span(found, BY_NAME[variant.source])
     return {key: metrics[key] for key in ("beyond", "beyond_half")}
 
 
@@ -300,18 +175,20 @@ def conclude(
     rules: Rules,
     found: dict[str, dict[str, Any]],
     reasons: dict[str, str | None],
+    family: str = FAMILIES[0],
 ) -> dict[str, Any]:
     """The report's facts, from the result files alone. `reasons`: why a variant was not measured."""
-    threshold = found["torch_fp32.threshold.json"]
-    noise = frozenset(found["torch_fp32.repeats.json"]["noise"])
+    reference = REFERENCES[family].name
+    threshold = found[f"{reference}.threshold.json"]
+    noise = frozenset(found[f"{reference}.repeats.json"]["noise"])
     timed = {
         name: times
-        for file in ("latency.json", "latency_tensorrt.json")
-        for name, times in found.get(file, {"variants": {}})["variants"].items()
+        for file in latencies([name for name, reason in reasons.items() if reason is None])
+        for name, times in found[file]["variants"].items()
     }
     claimed = found.get("claims.json", {"variants": {}})
     variants: dict[str, dict[str, Any]] = {}
-    for variant in VARIANTS:
+    for variant in of_family(family):
         reason = reasons[variant.name]
         row: dict[str, Any] = {
             "measured": reason is None,
@@ -360,7 +237,7 @@ def conclude(
     return {
         "schema": SCHEMA,
         "case": case,
-        "reference": REFERENCE.name,
+        "reference": reference,
         "samples": samples["samples"],
         "positives": samples["positives"],
         "wanted_precision": threshold["wanted_precision"],

@@ -11,11 +11,11 @@ from math import ceil
 from typing import Any
 
 from scripts.case.rules import Rules
+from scripts.variants import BY_NAME
 
 PASSED, FAILED, INSUFFICIENT, UNMEASURED = "passed", "failed", "insufficient", "not measured"
 LEAST_SUPPORT = 30  # predicted positives: 0.9^28 = 0.052, so at fewer no precision is told from 0.9
 HARM = 0.05  # significance of a harm to accuracy
-FALLBACK = "onnx_fp32"
 EXITS = {0: "released", 2: "only the fallback passes", 3: "nothing passes",
          4: "the evidence is insufficient"}  # fmt: skip
 
@@ -230,9 +230,10 @@ def decide(variants: dict[str, dict[str, Any]], recommended: str | None) -> dict
     passing = [name for name, row in rows.items() if states(row) == {PASSED}]
     open_ = [name for name, row in rows.items() if FAILED not in states(row)]
     missing = None
+    fallback = next((name for name in rows if BY_NAME[name].fallback), None)
     if recommended in passing:
-        others = [name for name in rows if name != FALLBACK]
-        code = 2 if passing == [FALLBACK] and others else 0
+        others = [name for name in rows if name != fallback]
+        code = 2 if passing == [fallback] and others else 0
         words = f"{recommended} passes every gate"
         words += ", and no other variant does" if code == 2 else ""
     elif open_:
@@ -248,7 +249,7 @@ def decide(variants: dict[str, dict[str, Any]], recommended: str | None) -> dict
         "exit": code,
         "verdict": EXITS[code],
         "words": words,
-        "fallback": FALLBACK if FALLBACK in rows else None,
-        "fallback_passes": FALLBACK in passing,
+        "fallback": fallback,
+        "fallback_passes": fallback in passing,
         "samples_missing": missing,
     }

@@ -14,28 +14,35 @@ Prints  model_repository/digits/1: onnx_fp32
 """
 
 import os
-import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from scripts.case.read_case import Case, read_case
 from scripts.files import read_json, relative, sha256, write_json, writing
+from scripts.step import A_PATH, step
+from scripts.triton.model_config import read_config, write_text
+from scripts.triton.production import named, names
+from scripts.triton.write_config import get_comments
 from scripts.variants import BY_NAME
+
+if TYPE_CHECKING:
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 HERE = Path(__file__).parent
 DECISION = {"model.py": HERE / "decision.py", "heads.py": HERE.parent / "verdicts" / "heads.py"}
-RAW_OUTPUT = re.compile(r'^output \[ \{ name: "(\w+)" data_type: (\w+) dims: (\[[^\]]*\])', re.M)
-INPUT = re.compile(r'^input \[ \{ name: "(\w+)" data_type: (\w+) dims: (\[[^\]]*\])', re.M)
+ENDS = {"logit": "TYPE_FP32", "verdict": "TYPE_BOOL", "threshold": "TYPE_FP64"}
+ONE_VERSION = (
+    "The version that is served, and no other; `make rollback` goes back to an earlier one."
+)
+APPLIED = "What model.py applies; the threshold is exact to its last digit."
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--report", required=True, type=click.Path(path_type=Path))
-@click.option("--repository", required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(__doc__, "case", "repository", "out")
+@click.option("--report", required=True, type=A_PATH)
 def main(case_toml: Path, report: Path, repository: Path, out: Path) -> None:
     case, facts = read_case(case_toml), read_json(report)
     chosen = facts["promotion"] or facts["recommendation"]
@@ -57,11 +64,6 @@ def main(case_toml: Path, report: Path, repository: Path, out: Path) -> None:
     click.echo(f"{out.parent}/{number}: {chosen['variant']}")
 
 
-def names(case: str) -> tuple[str, str, str]:
-    """The models of a version: raw output, decision, ensemble."""
-    return case, f"{case}_decision", f"{case}_verdict"
-
-
 def publish(case: Case, repository: Path, what: dict[str, Any]) -> int:
     """Write a new version of the three models, each renamed into place whole; its number.
 
@@ -69,35 +71,56 @@ def publish(case: Case, repository: Path, what: dict[str, Any]) -> int:
     the same files. A number without its note was never served: an interrupted run left it.
     """
     model, candidate = repository / case.name, repository / f"{case.name}_{what['variant']}"
-    file = BY_NAME[what["variant"]].file
-    assert file is not None
-    files = {path.name: sha256(path) for path in sorted((candidate / "1").glob(file + "*"))}
-    if file not in files or not (candidate / "config.pbtxt").is_file():
-        raise click.ClickException(
-            f"The candidate {candidate} lacks 1/{file} or config.pbtxt, so nothing was published. "
-            "Run `make all` to build it."
-        )
-    config = (candidate / "config.pbtxt").read_text(encoding="utf-8")
+    config, files = read_candidate(candidate, what["variant"])
     numbers = [int(path.name) for path in model.glob("[1-9]*") if path.name.isdigit()]
     newest = max(numbers, default=0)
-    texts = get_configs(case, config, newest, what)
-    if newest and _version(repository, case.name, newest) == (what["threshold"], files, texts):
+    same = (what["threshold"], files, get_configs(case, config, newest, what))
+    if newest and _version(repository, case.name, newest) == same:
         return newest
     number = newest + 1 if newest == 0 or (model / f"{newest}.json").is_file() else newest
-    contents: tuple[dict[str, Path], ...] = (
+    copies: tuple[dict[str, Path], ...] = (
         {name: candidate / "1" / name for name in files},
         DECISION,
         {},
     )
-    for name, content, text in zip(
-        names(case.name), contents, get_configs(case, config, number, what), strict=True
-    ):
-        folder = repository / name
-        _place(folder, number, content)
-        with writing(folder / f"{number}.pbtxt") as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    comments: tuple[dict[str, str], ...] = (
+        get_comments(what["variant"], config),
+        {"parameters": APPLIED},
+        {},
+    )
+    configs = get_configs(case, config, number, what)
+    for one, content, why in zip(configs, copies, comments, strict=True):
+        _place(repository / one.name, number, content)
+        path = repository / one.name / f"{number}.pbtxt"
+        write_text(path, one, {**why, "version_policy": ONE_VERSION})
     write_json(model / f"{number}.json", {"version": number, **what, "files": files})
     return number
+
+
+def read_candidate(candidate: Path, variant: str) -> tuple["ModelConfig", dict[str, str]]:
+    """Its configuration, and its files with their SHA-256; click.ClickException if it is not whole."""
+    file, path = BY_NAME[variant].file, candidate / "config.pbtxt"
+    assert file is not None
+    files = {one.name: sha256(one) for one in sorted((candidate / "1").glob(file + "*"))}
+    if file not in files or not path.is_file():
+        raise click.ClickException(
+            f"The candidate {candidate} lacks 1/{file} or config.pbtxt, so nothing was published. "
+            "Run `make all` to build it."
+        )
+    config = read_config(path)
+    if not config.input or len(config.output) != 1:
+        raise click.ClickException(
+            f"{path} lists {_listed(config.input, 'input')} and {_listed(config.output, 'output')}, and "
+            "a production model has inputs and one output, so nothing was published. Remove it and "
+            "run `make all`."
+        )
+    return config, files
+
+
+def _listed(tensors: Iterable[Any], kind: str) -> str:
+    """In words: "no input", "the output logits", "the outputs logits, scores"."""
+    found = [one.name for one in tensors]
+    return f"the {kind}{'s' * (len(found) > 1)} {', '.join(found)}" if found else f"no {kind}"
 
 
 def _place(model: Path, number: int, files: dict[str, Path]) -> None:
@@ -113,54 +136,60 @@ def _place(model: Path, number: int, files: dict[str, Path]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def get_configs(case: Case, config: str, number: int, what: dict[str, Any]) -> tuple[str, str, str]:
-    """config.pbtxt of the three models, from the candidate's `config`."""
+def get_configs(
+    case: Case, candidate: "ModelConfig", number: int, what: dict[str, Any]
+) -> tuple["ModelConfig", ...]:
+    """The configurations of the three models, from the candidate's."""
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
     raw, decision, ensemble = names(case.name)
-    policy = f"version_policy {{ specific {{ versions: [ {number} ] }} }}\n"
-    first = config.replace(f'"{case.name}_{what["variant"]}"', f'"{raw}"', 1) + policy
-    output = RAW_OUTPUT.search(config)
-    inputs = INPUT.findall(config)
-    assert output is not None and inputs
-    size = f"max_batch_size: {case.max_batch}\n"
-    ends = "".join(
-        f'output [ {{ name: "{name}" data_type: {kind} dims: [ 1 ] }} ]\n'
-        for name, kind in (
-            ("logit", "TYPE_FP32"),
-            ("verdict", "TYPE_BOOL"),
-            ("threshold", "TYPE_FP64"),
-        )
-    )
-    told = {"threshold": repr(what["threshold"]), "head": case.head,
-            "positive_class": case.positive_class, "variant": what["variant"]}  # fmt: skip
-    second = (
-        f'name: "{decision}"\nbackend: "python"\n{size}'
-        f'input [ {{ name: "raw" data_type: {output[2]} dims: {output[3]} }} ]\n{ends}'
-        "instance_group [ { kind: KIND_CPU count: 1 } ]\n"
-        + "".join(
-            f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
-            for key, value in told.items()
-        )
-        + policy
-    )
-    third = (
-        f'name: "{ensemble}"\nplatform: "ensemble"\n{size}'
-        + "".join(f'input [ {{ name: "{name}" data_type: {kind} dims: {dims} }} ]\n' for name, kind, dims in inputs)
-        + ends
-        + "ensemble_scheduling {\n"
-        + _step(raw, number, {name: name for name, _, _ in inputs}, {output[1]: "raw"})
-        + _step(decision, number, {"raw": "raw"}, {key: key for key in ("logit", "verdict", "threshold")})
-        + "}\n" + policy
-    )  # fmt: skip
+    first = ModelConfig()
+    first.CopyFrom(candidate)
+    first.name = raw
+    second = ModelConfig(name=decision, backend="python", max_batch_size=case.max_batch)
+    _decide(second, case, candidate, what)
+    third = ModelConfig(name=ensemble, platform="ensemble", max_batch_size=case.max_batch)
+    _chain(third, case, candidate, number)
+    for config in (first, second, third):
+        config.version_policy.specific.versions[:] = [number]
     return first, second, third
 
 
-def _step(model: str, number: int, inputs: dict[str, str], outputs: dict[str, str]) -> str:
-    maps = "".join(
-        f'    {kind} {{ key: "{key}" value: "{value}" }}\n'
-        for kind, pairs in (("input_map", inputs), ("output_map", outputs))
-        for key, value in pairs.items()
-    )
-    return f'  step {{\n    model_name: "{model}" model_version: {number}\n{maps}  }}\n'
+def _decide(
+    config: "ModelConfig", case: Case, candidate: "ModelConfig", what: dict[str, Any]
+) -> None:
+    """Make `config` that of the model which applies the threshold to the candidate's output."""
+    raw = candidate.output[0]
+    config.input.add(name="raw", data_type=raw.data_type, dims=raw.dims)
+    _add_ends(config)
+    config.instance_group.add(kind="KIND_CPU", count=1)
+    told = {"threshold": repr(what["threshold"]), "head": case.head,
+            "positive_class": str(case.positive_class), "variant": what["variant"]}  # fmt: skip
+    for key, value in told.items():
+        config.parameters[key].string_value = value
+
+
+def _chain(config: "ModelConfig", case: Case, candidate: "ModelConfig", number: int) -> None:
+    """Make `config` that of the ensemble: the candidate, then the decision on its output."""
+    raw, decision, _ = names(case.name)
+    for one in candidate.input:
+        config.input.add(name=one.name, data_type=one.data_type, dims=one.dims)
+    _add_ends(config)
+    config.ensemble_scheduling.step.add(
+        model_name=raw, model_version=number,
+        input_map={one.name: one.name for one in candidate.input},
+        output_map={candidate.output[0].name: "raw"},
+    )  # fmt: skip
+    config.ensemble_scheduling.step.add(
+        model_name=decision, model_version=number,
+        input_map={"raw": "raw"}, output_map={name: name for name in ENDS},
+    )  # fmt: skip
+
+
+def _add_ends(config: "ModelConfig") -> None:
+    """What clients are answered with: one number per sample each."""
+    for name, kind in ENDS.items():
+        config.output.add(name=name, data_type=kind, dims=[1])
 
 
 def _version(repository: Path, case: str, number: int) -> Any:
@@ -179,14 +208,20 @@ def _version(repository: Path, case: str, number: int) -> Any:
         copy = folders[1] / str(number) / name
         if not copy.is_file() or sha256(copy) != sha256(source):
             return None
-    texts = tuple((one / f"{number}.pbtxt").read_text(encoding="utf-8") for one in folders)
-    return read_json(beside)["threshold"], files, texts
+    configs = tuple(read_config(one / f"{number}.pbtxt") for one in folders)
+    return read_json(beside)["threshold"], files, configs
 
 
 def switch(repository: Path, case: str, number: int) -> None:
     """Make `number` the version that the three configurations serve, the ensemble last."""
-    for name in names(case):
-        folder = repository / name
+    folders = [repository / name for name in names(case)]
+    for kept in (folder / f"{number}.pbtxt" for folder in folders):
+        if named(kept) != number:
+            raise click.ClickException(
+                f"{kept} names version {named(kept)} in version_policy, and not {number}. Remove it and "
+                "run `make all`; what was in production stays."
+            )
+    for folder in folders:
         with writing(folder / "config.pbtxt") as temporary:
             shutil.copyfile(folder / f"{number}.pbtxt", temporary)
 

@@ -26,16 +26,16 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.backends.onnxruntime.convert_mixed import Convert, converter
 from scripts.case.read_case import Case, read_case
 from scripts.data.parts import calibration_rows, half
 from scripts.data.samples import Batch, Samples, load
-from scripts.files import finite, gpu_name, hashes, read_json, versions, write_json
-from scripts.graphs.session import default_threads, open_session, run_session
+from scripts.files import finite, read_json, write_json
+from scripts.graphs.mixed import Convert, converter
+from scripts.graphs.session import PACKAGES, default_threads, open_session, run_session
 from scripts.repair.ranking import Segment, localise
 from scripts.repair.search import Repair, repair
 from scripts.repair.trials import Outcome, Remembered
-from scripts.score.score_variant import progress
+from scripts.step import progress, record, step
 from scripts.variants import BY_NAME
 from scripts.verdicts.heads import log_odds
 from scripts.verdicts.thresholds import is_positive
@@ -106,17 +106,19 @@ class Trial:
         return np.stack(found)
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--variant", required=True, type=click.Choice(list(BY_NAME)))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--source", required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--logits", required=True, type=click.Path(path_type=Path))
-@click.option("--reference", required=True, type=click.Path(path_type=Path))
-@click.option("--threshold", required=True, type=click.Path(path_type=Path))
-@click.option("--mode", required=True, type=click.Choice(["local", "docker"]))
-@click.option("--device", required=True, type=click.Choice(["cpu", "cuda"]))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(
+    __doc__,
+    "case",
+    "variant",
+    "samples",
+    "source",
+    "logits",
+    "reference",
+    "threshold",
+    "mode",
+    "device",
+    "out",
+)
 def main(
     case_toml: Path, variant: str, samples: Path, source: Path, logits: Path, reference: Path,
     threshold: Path, mode: str, device: str, out: Path,
@@ -125,7 +127,7 @@ def main(
 
     case = read_case(case_toml)
     data = Samples(case, samples)
-    nodes, convert = converter(variant, onnx.load(source), case, data)
+    nodes, convert = converter(BY_NAME[variant].precision, onnx.load(source), case, data)
     emulated = BY_NAME[variant].precision == "float16" and device == "cpu"
     t = read_json(threshold)["metrics"]["logit"]
     trial = Trial(case, data, convert, load(reference), t, device, [PLAIN] + [HALF] * emulated)
@@ -136,25 +138,20 @@ def main(
             bar.update(trial.conversions - bar.n)
 
         found, segments, rows = search(trial, nodes, data.labels.astype(bool), variant, say)
-    name = f"{variant}_mixed"
-    shared = {
-        "mode": mode,
-        "device": device,
-        "gpu": gpu_name(device),
-        "inputs": hashes([case_toml, samples, source, logits, reference, threshold]),
-        "versions": versions("onnxruntime", "onnx", "onnxconverter-common", "numpy"),
-        "ways": trial.ways,
-        "nodes": len(nodes),
-    }
-    culprits = {"variant": variant, "step": "culprits"} | shared
+    used = [case_toml, samples, source, logits, reference, threshold]
+    packages = (*PACKAGES, "onnxconverter-common", "numpy")
+
+    def told_of(name: str, step: str) -> dict[str, Any]:
+        shared = record(step, used, packages, name, mode, device)
+        return shared | {"ways": trial.ways, "nodes": len(nodes)}
+
     write_json(
         out.with_name(f"{variant}.culprits.json"),
-        culprits | {"samples": rows.tolist(), "segments": segments},
+        told_of(variant, "culprits") | {"samples": rows.tolist(), "segments": segments},
     )
     count = {"conversions": trial.conversions, "runs": trial.runs}
-    write_json(
-        out, {"variant": name, "step": "repair", "repairs": variant} | shared | found | count
-    )
+    repair = told_of(f"{variant}_mixed", "repair")
+    write_json(out, repair | {"repairs": variant} | found | count)
     click.echo(f"{variant}: {found['reason']} ({trial.conversions} conversions)")
 
 

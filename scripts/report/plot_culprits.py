@@ -1,30 +1,9 @@
-"""Draw how far each node or segment, set back to float32, moves the logits.
+"""How far each node or segment, set back to float32, moves the logits."""
 
-Reads   <variant>.culprits.json
-Writes  <variant>.culprits.png, and <variant>.culprits.svg beside it, for report.html
-Runs    anywhere
-Usage   python3 -m scripts.report.plot_culprits results/digits/onnx_int8.culprits.json \
-            --out results/digits/onnx_int8.culprits.png
-Prints  nothing
-"""
-
-from pathlib import Path
 from typing import Any
-
-import click
-
-from scripts.files import read_json
-from scripts.report.plot_deviation import save
 
 SHOWN = 25  # bars whose names can be read
 LONGEST = 40  # characters of a name
-
-
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("culprits", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
-def main(culprits: Path, out: Path) -> None:
-    save(draw(read_json(culprits)), out)
 
 
 def draw(found: dict[str, Any]) -> Any:
@@ -58,7 +37,3 @@ def label(nodes: list[str]) -> str:
     """A segment as it fits beside its bar."""
     words = nodes[0] if len(nodes) == 1 else f"{nodes[0]} to {nodes[-1]} ({len(nodes)})"
     return words if len(words) <= LONGEST else words[: LONGEST - 1] + "\u2026"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,30 +1,9 @@
-"""Draw the error and the magnitude of every inner tensor, in graph order.
+"""The error and the magnitude of every inner tensor, in graph order."""
 
-Reads   <variant>.layers.json
-Writes  <variant>.layers.png, and <variant>.layers.svg beside it, for report.html
-Runs    anywhere
-Usage   python3 -m scripts.report.plot_layers results/digits/onnx_fp16.layers.json \
-            --out results/digits/onnx_fp16.layers.png
-Prints  nothing
-"""
-
-from pathlib import Path
 from typing import Any
-
-import click
-
-from scripts.files import read_json
-from scripts.report.plot_deviation import save
 
 NAMED = 40  # tensors whose names still fit on the axis
 TINY = 1e-9  # an error of 0, on the logarithmic axis
-
-
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("layers", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
-def main(layers: Path, out: Path) -> None:
-    save(draw(read_json(layers)), out)
 
 
 def draw(found: dict[str, Any]) -> Any:
@@ -59,7 +38,3 @@ def draw(found: dict[str, Any]) -> Any:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="best", fontsize=8)
     return figure
-
-
-if __name__ == "__main__":
-    main()

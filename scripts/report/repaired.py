@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from scripts.variants import BY_NAME
+
 NAMED = 8  # nodes named in a sentence
 
 
@@ -62,9 +64,10 @@ def bargain(report: dict[str, Any], name: str) -> str:
     before, after = (one["held_out"]["flips"] for one in (pure, row))
     ratio = figures(row)[1] / figures(pure)[1] - 1
     cost = f"{abs(ratio):.0%} {'more' if ratio >= 0 else 'less'} latency"
-    whole = variants["onnx_fp32"]
+    source = str(BY_NAME[name].source)
+    whole = variants[source]
     against = (
-        f" ({figures(row)[1] / figures(whole)[1]:.0%} of `onnx_fp32`'s)"
+        f" ({figures(row)[1] / figures(whole)[1]:.0%} of `{source}`'s)"
         if whole.get("gates")
         else ""
     )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from scripts.release.choose_variant import under_load
+from scripts.variants import part
 
 SHOWN_FLIPS = 20
 
@@ -266,19 +267,12 @@ def get_layers(report: dict[str, Any]) -> str:
             f"{found['samples']} samples, the flipped and the nearest to the threshold first. Largest "
             f"relative error {number(found['relative_error_max'])} at `{found['largest_error']}`; "
             + (f"the error first jumps at `{jump}`. " if jump else "no tensor's error jumps. ")
-            + f"Here every tensor is an output, so nothing is fused; {_how_run(name, row['runtime'])} The "
+            + f"Here every tensor is an output, so nothing is fused; {part(name, 'layers').how(name)} The "
             "final output differs from the unmarked model's by at most "
             f"{number(found['marked_minus_unmarked_max'])}.",
             "",
         ]  # fmt: skip
     return "\n".join(["## Layer by layer", "", *lines]) if lines else ""
-
-
-def _how_run(name: str, runtime: str) -> str:
-    if runtime == "tensorrt":
-        return "a TensorRT engine built so is compared with ONNX Runtime on the CPU."
-    half = "each float16 tensor is rounded as a GPU would, " if "fp16" in name else ""
-    return f"{half}on the CPU."
 
 
 def _separable(tuned: dict[str, Any]) -> str:

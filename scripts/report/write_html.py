@@ -27,7 +27,6 @@ from scripts.report.html_sections import VISIBLE, folded, header, section, slug
 from scripts.report.html_style import style
 from scripts.report.thumbnails import thumbnail
 from scripts.report.write_report import sections
-from scripts.variants import REFERENCE
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
@@ -42,7 +41,7 @@ def main(report_json: Path, case_toml: Path, index: Path, out: Path) -> None:
     case = read_case(case_toml)
     data = Samples(case, index)
     nearest = nearest_samples(
-        report, load(report_json.with_name(f"{REFERENCE.name}.logits.npy")), data
+        report, load(report_json.with_name(f"{report['reference']}.logits.npy")), data
     )
     picture = cache(lambda i: thumbnail(case, data, i))
     text = page(report, lambda name: read_plot(report_json.with_name(name)), nearest, picture)

@@ -123,7 +123,7 @@ def get_head(report: dict[str, Any]) -> str:
                       "is not known."]  # fmt: skip
     if report["conditions"]["device"] == "cpu":
         text = "All figures were taken on a CPU: they speak for serving on a CPU."
-        if report["variants"]["onnx_fp16"]["measured"]:
+        if report["variants"].get("onnx_fp16", {}).get("measured"):
             text += (
                 " ONNX Runtime computes much of float16 in float32 there: before a GPU serves "
                 "`onnx_fp16`, run it on that GPU."

@@ -20,7 +20,6 @@ Usage   python3 -m scripts.score.compare_layers data/digits/case.toml --variant 
 Prints  onnx_fp16: 8 tensors compared on 32 samples, largest relative error 0.0013 at relu_1
 """
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +27,12 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.backends.tensorrt.engine import (
-    Outputs,
-    infer,
-    marked_engine,
-    open_engine,
-    quiet,
-    running,
-    tensorrt_form,
-)
 from scripts.case.read_case import Case, read_case
 from scripts.data.samples import Samples, load
-from scripts.files import hashes, read_json, versions, write_json
-from scripts.variants import BY_NAME, Variant
+from scripts.files import read_json, write_json
+from scripts.graphs.marked import Outputs, infer, marked, quiet
+from scripts.step import record, step
+from scripts.variants import BY_NAME, Variant, part
 from scripts.verdicts.thresholds import is_positive
 
 SAMPLES = 32  # every inner tensor of a batch is held in memory: a few samples have to do
@@ -49,16 +41,18 @@ JUMP = 4.0  # an error this many times that of what the node was given ...
 NOTICEABLE = 2.0**-9  # ... and beyond four roundings to float16 (2^-11 each)
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--variant", required=True, type=click.Choice(list(BY_NAME)))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--model", required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--source", required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--logits", required=True, type=click.Path(path_type=Path))
-@click.option("--reference", required=True, type=click.Path(path_type=Path))
-@click.option("--threshold", required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(
+    __doc__,
+    "case",
+    "variant",
+    "samples",
+    "model",
+    "source",
+    "logits",
+    "reference",
+    "threshold",
+    "out",
+)
 def main(
     case_toml: Path, variant: str, samples: Path, model: Path, source: Path, logits: Path,
     reference: Path, threshold: Path, out: Path,
@@ -74,11 +68,11 @@ def main(
         )
     worst = max(tensors, key=lambda tensor: tensor["relative_error"] or 0.0)
     content = {
-        "variant": variant,
-        "step": "layers",
-        "inputs": hashes([case_toml, samples, model, source, logits, reference, threshold]),
-        "versions": versions(
-            *dict.fromkeys(["onnxruntime", BY_NAME[variant].runtime]), "polygraphy", "numpy"
+        **record(
+            "layers",
+            [case_toml, samples, model, source, logits, reference, threshold],
+            (*part(variant, "layers").PACKAGES, "polygraphy", "numpy"),
+            variant,
         ),
         "source": BY_NAME[variant].source,
         "samples": rows,
@@ -112,25 +106,13 @@ def compare_models(
     variant's tensor is not finite; magnitude: the largest absolute value in the source.
     """
     import onnx
-    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
 
     quiet()
     graph = onnx.load(source, load_external_data=False).graph
     sums: dict[str, list[float]] = {}
     unmarked = 0.0
-    with ExitStack() as stack:
-        exact = stack.enter_context(marked(source))
-        size = BATCH
-        if variant.runtime == "tensorrt":
-            size = min(size, case.max_batch)
-            form = stack.enter_context(tensorrt_form(source, variant.precision))
-            engine = running(marked_engine(form, case), f"{source} with every tensor marked")
-            found, served = stack.enter_context(engine), stack.enter_context(open_engine(model))
-        else:
-            found = stack.enter_context(marked(model))
-            served = stack.enter_context(
-                OnnxrtRunner(SessionFromOnnx(str(model), providers=["cpu"]))
-            )
+    opened = part(variant.name, "layers").open_layers(case, variant, source, model, BATCH)
+    with marked(source) as exact, opened as (found, served, size):
         for start in range(0, len(rows), size):
             batch = data.rows(rows[start : start + size])
             inner = infer(found, batch)
@@ -139,18 +121,6 @@ def compare_models(
                 difference = np.abs(array.astype(np.float64) - inner[name]).max()
                 unmarked = float(np.maximum(unmarked, difference))  # NaN stays NaN
     return describe(graph, sums), unmarked if np.isfinite(unmarked) else None
-
-
-def marked(path: Path) -> Any:
-    """A runner of the ONNX model with every tensor as an output, float16 ones truly rounded."""
-    from polygraphy import constants
-    from polygraphy.backend.onnx import BytesFromOnnx, ModifyOutputs, onnx_from_path
-    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
-
-    from scripts.graphs.half_rounding import rounded
-
-    everything = ModifyOutputs(rounded(onnx_from_path(str(path))), outputs=constants.MARK_ALL)
-    return OnnxrtRunner(SessionFromOnnx(BytesFromOnnx(everything), providers=["cpu"]))
 
 
 def add(sums: dict[str, list[float]], exact: Outputs, found: Outputs) -> None:

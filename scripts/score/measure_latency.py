@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.case.read_case import read_case
-from scripts.data.samples import Batch, Samples
-from scripts.files import gpu_name, hashes, versions, write_json
+from scripts.data.samples import Batch, Run, Samples
+from scripts.files import write_json
 from scripts.graphs.session import default_threads
-from scripts.score.score_variant import Run, open_variant
-from scripts.variants import BY_NAME
+from scripts.step import record, step
+from scripts.variants import BY_NAME, part
 from scripts.verdicts.percentiles import CONFIDENCE, upper
 
 BLOCKS = 20  # medians are kept per block, for the noise of a ratio
@@ -37,13 +37,8 @@ SHORT = 0.02  # seconds
 SEED = 0  # of the order in each round
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
+@step(__doc__, "case", "samples", "mode", "device", "out")
 @click.argument("models", nargs=-1, required=True, metavar="VARIANT=MODEL...")
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--mode", required=True, type=click.Choice(["local", "docker"]))
-@click.option("--device", required=True, type=click.Choice(["cpu", "cuda"]))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(
     case_toml: Path, models: tuple[str, ...], samples: Path, mode: str, device: str, out: Path
 ) -> None:
@@ -58,20 +53,22 @@ def main(
     sizes = sorted({1, case.max_batch})
     with ExitStack() as stack:
         runs = {
-            name: stack.enter_context(open_variant(case, name, path, device, threads, spin=False))[
-                0
-            ]
+            name: stack.enter_context(
+                part(name, "open").open_variant(case, name, path, device, threads, spin=False)
+            )[0]
             for name, path in paths.items()
         }
         times = {size: interleave(runs, data.some(size)) for size in sizes}
     content: dict[str, Any] = {
-        "step": "latency",
-        "mode": mode,
-        "device": device,
-        "gpu": gpu_name(device),
+        **record(
+            "latency",
+            [case_toml, samples, *paths.values()],
+            (*[one for name in paths for one in part(name, "open").PACKAGES], "numpy"),
+            None,
+            mode,
+            device,
+        ),
         "threads": threads,
-        "inputs": hashes([case_toml, samples, *paths.values()]),
-        "versions": versions(*dict.fromkeys(BY_NAME[name].package for name in paths), "numpy"),
         "variants": {
             name: {str(size): summary(times[size][name], size) for size in sizes} for name in paths
         },

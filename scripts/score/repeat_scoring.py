@@ -27,11 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.case.read_case import Case, read_case
-from scripts.data.samples import Batch, Samples, load
-from scripts.files import finite, gpu_name, hashes, read_json, versions, write_json
+from scripts.data.samples import Batch, Run, Samples, load
+from scripts.files import finite, read_json, write_json
 from scripts.graphs.session import default_threads, trial_sizes
-from scripts.score.score_variant import Run, open_torch, open_variant, progress
-from scripts.variants import BY_NAME, REFERENCE
+from scripts.step import progress, record, step
+from scripts.variants import BY_NAME, part
+from scripts.verdicts.compare_verdicts import deployed
 from scripts.verdicts.heads import log_odds
 from scripts.verdicts.thresholds import is_positive
 
@@ -41,16 +42,7 @@ NOISE = (
 Condition = Callable[[Batch], NDArray[Any]]  # a batch to its raw outputs, in the batch's order
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--variant", required=True, type=click.Choice(list(BY_NAME)))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--model", required=True, type=click.Path(path_type=Path))
-@click.option("--mode", required=True, type=click.Choice(["local", "docker"]))
-@click.option("--device", required=True, type=click.Choice(["cpu", "cuda"]))
-@click.option("--logits", required=True, type=click.Path(path_type=Path))
-@click.option("--verdicts", required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(__doc__, "case", "variant", "samples", "model", "mode", "device", "logits", "verdicts", "out")
 def main(
     case_toml: Path, variant: str, samples: Path, model: Path, mode: str, device: str,
     logits: Path, verdicts: Path, out: Path,
@@ -60,19 +52,22 @@ def main(
     told = read_json(verdicts)
     threads = default_threads()
     with ExitStack() as stack:
-        run, _ = stack.enter_context(open_variant(case, variant, model, device, threads))
+        opening = part(variant, "open")
+        run, _ = stack.enter_context(opening.open_variant(case, variant, model, device, threads))
         others = conditions(run, case.max_batch)
-        if variant == REFERENCE.name and device == "cuda":
-            others["on the CPU"] = open_torch(case, "cpu", threads)[0]
+        if BY_NAME[variant].source is None and device == "cuda":
+            plain = opening.open_variant(case, variant, model, "cpu", threads)
+            others["on the CPU"] = stack.enter_context(plain)[0]
         found = repeat(case, data, others, load(logits), deployed(told), variant)
     content = {
-        "variant": variant,
-        "step": "repeats",
-        "mode": mode,
-        "device": device,
-        "gpu": gpu_name(device),
-        "inputs": hashes([case.path, samples, model, logits, verdicts]),
-        "versions": versions(BY_NAME[variant].package, "numpy"),
+        **record(
+            "repeats",
+            [case.path, samples, model, logits, verdicts],
+            (*opening.PACKAGES, "numpy"),
+            variant,
+            mode,
+            device,
+        ),
         **found,
     }
     write_json(out, content)
@@ -82,13 +77,6 @@ def main(
         "verdicts depend on them, largest deviation "
         + ("not finite" if largest is None else f"{largest:.2g}")
     )
-
-
-def deployed(verdicts: dict[str, Any]) -> float:
-    """The threshold this variant would be served with: re-tuned where that was accepted."""
-    retuning = verdicts["retuning"]
-    moved = retuning["threshold"] if retuning else None
-    return float(verdicts["threshold"] if moved is None else moved)
 
 
 def conditions(run: Run, max_batch: int) -> dict[str, Condition]:

@@ -11,68 +11,52 @@ Usage   python3 -m scripts.score.score_variant data/digits/case.toml --variant o
 Prints  onnx_fp32: 899 samples scored on CPUExecutionProvider
 """
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
 from scripts.case.read_case import Case, read_case
-from scripts.data.samples import Batch, Samples, write_header
-from scripts.families.torch.model import exact_float32, load_model, run_torch
-from scripts.files import gpu_name, hashes, versions, write_json, writing
-from scripts.graphs.session import default_threads, open_session, run_session
-from scripts.variants import BY_NAME, REFERENCE
+from scripts.data.samples import Run, Samples, write_header
+from scripts.files import hashes, write_json, writing
+from scripts.graphs.session import default_threads
+from scripts.step import progress, record, step
+from scripts.variants import BY_NAME, part
 from scripts.verdicts.heads import log_odds, saturated
 
-Run = Callable[[Batch], NDArray[Any]]
 BLOCK_ROWS = 8192  # raw outputs turned into logits at a time
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--variant", required=True, type=click.Choice(list(BY_NAME)))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--model", required=True, type=click.Path(path_type=Path))
-@click.option("--mode", required=True, type=click.Choice(["local", "docker"]))
-@click.option("--device", required=True, type=click.Choice(["cpu", "cuda"]))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(__doc__, "case", "variant", "samples", "model", "mode", "device", "out")
 def main(
     case_toml: Path, variant: str, samples: Path, model: Path, mode: str, device: str, out: Path
 ) -> None:
     case = read_case(case_toml)
     data = Samples(case, samples)
-    step, told = get_step(out, data.labelled)
+    kind, told = get_step(out, data.labelled)
     threads = default_threads()
-    opened = open_variant(case, variant, model, device, threads)
+    opening = part(variant, "open")
+    opened = opening.open_variant(case, variant, model, device, threads)
     with opened as (run, provider), writing(out) as temporary:
         found = score(case, run, data, temporary, variant)
-        if variant == REFERENCE.name and found["nonfinite"]:
+        if BY_NAME[variant].source is None and found["nonfinite"]:
             raise click.ClickException(
                 f"{variant} gives NaN or infinity for {found['nonfinite']} of {len(data)} samples. "
                 "A reference must give a logit for each: look at the weights and the inputs."
             )
     content = {
-        "variant": variant,
-        "step": step,
-        "mode": mode,
-        "device": device,
-        "gpu": gpu_name(device),
+        **record(
+            kind, [case.path, samples, model], (*opening.PACKAGES, "numpy"), variant, mode, device
+        ),
         "provider": provider,
         "threads": threads,
         "batch": case.max_batch,
-        "inputs": hashes([case.path, samples, model]),
-        "versions": versions(BY_NAME[variant].package, "numpy"),
         "logits": hashes([out]),
         "metrics": found,
     }
     write_json(told, content)
-    kind = "" if data.labelled else "unlabelled "
-    click.echo(f"{variant}: {len(data)} {kind}samples scored on {provider}")
+    which = "" if data.labelled else "unlabelled "
+    click.echo(f"{variant}: {len(data)} {which}samples scored on {provider}")
 
 
 def get_step(out: Path, labelled: bool) -> tuple[str, Path]:
@@ -88,60 +72,6 @@ def get_step(out: Path, labelled: bool) -> tuple[str, Path]:
             f"is called <variant>{ending}, and --out is {out}. Change --out, or --samples."
         )
     return step, out.with_name(out.name.removesuffix(ending) + json)
-
-
-@contextmanager
-def open_variant(
-    case: Case, variant: str, model: Path, device: str, threads: int, spin: bool = True
-) -> Iterator[tuple[Run, str]]:
-    """(a function from batch to raw output, the name of what runs it)."""
-    runtime = BY_NAME[variant].runtime
-    if runtime == "torch":
-        yield open_torch(case, device, threads)
-    elif runtime == "torchscript":
-        from scripts.backends.pytorch.trace_torchscript import open_torchscript
-
-        set_torch(device, threads)
-        with open_torchscript(model, device) as run:
-            yield run, f"TorchScript on {device}"
-    elif runtime == "tensorrt":
-        from scripts.backends.tensorrt.engine import infer, open_engine
-
-        if device != "cuda":
-            raise click.ClickException(
-                f"{variant} runs on a GPU only; it was asked for on the {device}. Run with GPU=yes."
-            )
-        with open_engine(model) as runner:
-            yield (lambda batch: only(infer(runner, batch))), "TensorRT"
-    else:
-        session = open_session(model, device, threads, spin)
-        yield (lambda batch: run_session(session, batch)), session.get_providers()[0]
-
-
-def only(outputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    """The one output that every converted model has."""
-    [output] = outputs.values()
-    return output
-
-
-def open_torch(case: Case, device: str, threads: int) -> tuple[Run, str]:
-    """The reference, in true float32."""
-    set_torch(device, threads)
-    network = load_model(case).to(device)
-    return (lambda batch: run_torch(network, batch, device)), f"torch on {device}"
-
-
-def set_torch(device: str, threads: int) -> None:
-    """True float32, and so many threads. Raises click.ClickException without a GPU to use."""
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise click.ClickException(
-            "PyTorch was asked for a GPU and finds none (torch.cuda.is_available() is False). "
-            "Check the driver, or run with GPU=no."
-        )
-    exact_float32()
-    torch.set_num_threads(threads)
 
 
 def score(case: Case, run: Run, data: Samples, out: Path, name: str) -> dict[str, int]:
@@ -167,13 +97,6 @@ def score(case: Case, run: Run, data: Samples, out: Path, name: str) -> dict[str
     if done != len(data):
         raise ValueError(f"scored {done} of {len(data)} samples")
     return counts
-
-
-def progress(total: int | None, name: str, unit: str = "samples") -> Any:
-    """A bar on a terminal, nothing otherwise: the step prints its one line at the end."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=name, unit=unit, leave=False, disable=not sys.stderr.isatty())
 
 
 if __name__ == "__main__":

@@ -130,6 +130,9 @@ async def connect(
     """(what sends an encoded request in the running event loop, what closes the connection)."""
     import grpc.aio  # type: ignore[import-untyped]
 
+    # Counted, and never counted down: with its last channel gRPC 1.67 ends the thread that waits for
+    # answers, and now and then waits for that for ever.
+    grpc.aio.init_grpc_aio()
     channel = grpc.aio.insecure_channel(server.grpc, options=CHANNEL)
     call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # bytes both ways
 

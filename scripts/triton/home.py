@@ -1,7 +1,8 @@
 """Lay out a real tritonserver for the local mode, from the nvidia-pytriton wheel in this environment.
 
 The server and its libraries are links into the wheel; the Python backend is copied, since Triton refuses a
-backend that lies elsewhere. The backends onnxruntime and pytorch are the stand_in.py of their folders in scripts/backends.
+backend that lies elsewhere. In place of the native backends stand the stand_in.py of their folders in
+scripts/backends.
 
 Reads   the installed nvidia-pytriton (docker/requirements-triton.txt), scripts/backends/
 Writes  server.json, and bin/, lib/, backends/ beside it: the whole folder is this step's own
@@ -29,7 +30,7 @@ WHEEL = "nvidia-pytriton"
 TRITON = {"0.7.0": "2.51.0"}  # the wheel's version -> that of the server in it
 GLIBC = (2, 35)
 BACKENDS = Path(__file__).parents[1] / "backends"
-STAND_INS = ("onnxruntime", "pytorch")
+STAND_INS = sorted(path.parent.name for path in BACKENDS.glob("*/stand_in.py"))
 OWN = {"bin", "lib", "backends", "server.json"}
 
 

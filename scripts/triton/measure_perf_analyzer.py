@@ -37,7 +37,8 @@ import numpy as np
 
 from scripts.case.read_case import read_case
 from scripts.data.samples import Samples
-from scripts.files import gpu_name, hashes, versions, write_json
+from scripts.files import write_json
+from scripts.step import record, step
 from scripts.triton.measure_served import GROWTH, LEVELS, PERCENTILES, best
 from scripts.triton.score_served import SERVED, model_files
 
@@ -52,18 +53,12 @@ ERROR = re.compile(r"error|fail|invalid|cannot|unable", re.IGNORECASE)
 Figures = dict[str, Any]
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
+@step(__doc__, "case", "samples", "repository", "mode", "device", "out")
 @click.option("--variant", required=True, type=click.Choice(SERVED))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--repository", required=True, type=click.Path(path_type=Path))
 @click.option(
     "--http", required=True, help="Where Triton answers HTTP: its counters are read there."
 )
 @click.option("--grpc", required=True, help="Where it answers gRPC: perf_analyzer asks there.")
-@click.option("--mode", required=True, type=click.Choice(["local", "docker"]))
-@click.option("--device", required=True, type=click.Choice(["cpu", "cuda"]))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(
     case_toml: Path, variant: str, samples: Path, repository: Path, http: str, grpc: str, mode: str,
     device: str, out: Path,
@@ -77,14 +72,10 @@ def main(
         content = get_input_data(Samples(case, samples))
         data.write_text(dumps(content), encoding="utf-8")
         levels = climb(lambda concurrency: measure(model, http, grpc, data, concurrency))
+    told = record("perf", [case.path, samples, *files], ("numpy",), variant, mode, device)
     result: dict[str, Any] = {
-        "variant": variant,
-        "step": "perf",
-        "mode": mode,
-        "device": device,
-        "gpu": gpu_name(device),
-        "inputs": hashes([case.path, samples, *files]),
-        "versions": versions("numpy") | {PROGRAM: tool},
+        **told,
+        "versions": told["versions"] | {PROGRAM: tool},
         "samples": len(content["data"]),
         "best": best(levels),
         "levels": levels,

@@ -41,13 +41,14 @@ from numpy.typing import NDArray
 
 from scripts.case.read_case import Case, read_case
 from scripts.data.samples import Samples, load
-from scripts.files import gpu_name, hashes, read_json, versions, write_json
-from scripts.score.repeat_scoring import deployed
+from scripts.files import read_json, write_json
+from scripts.step import record, step
 from scripts.triton.client import Model, Send, connect, decode, encode, read_model, together
 from scripts.triton.counters import counted, read_counters
 from scripts.triton.memory import gpu_memory_mb, memory_mb, seconds_since_start
 from scripts.triton.score_served import AT_ONCE, SERVED, model_files
 from scripts.triton.server import Server, running_server
+from scripts.verdicts.compare_verdicts import deployed
 from scripts.verdicts.heads import log_odds
 from scripts.verdicts.percentiles import CONFIDENCE, interval, upper
 from scripts.verdicts.thresholds import is_positive
@@ -71,20 +72,8 @@ class Answer:
     content: bytes
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
+@step(__doc__, "case", "samples", "repository", "results", "mode", "device", "out")
 @click.argument("variants", nargs=-1, required=True, type=click.Choice(SERVED))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--repository", required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--results",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="The folder with <variant>.logits.npy and <variant>.verdicts.json.",
-)
-@click.option("--mode", required=True, type=click.Choice(["local", "docker"]))
-@click.option("--device", required=True, type=click.Choice(["cpu", "cuda"]))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(
     case_toml: Path, variants: tuple[str, ...], samples: Path, repository: Path, results: Path,
     mode: str, device: str, out: Path,
@@ -108,13 +97,8 @@ def main(
                 "gpu_memory_mb": gpu_memory_mb(server.metrics) if device == "cuda" else None,
             }
     content = {
-        "step": "served_latency",
-        "mode": mode,
-        "device": device,
-        "gpu": gpu_name(device),
+        **record("served_latency", used, ("tritonclient", "grpcio", "numpy"), None, mode, device),
         "server": told,
-        "inputs": hashes(used),
-        "versions": versions("tritonclient", "grpcio", "numpy"),
         "variants": found,
     }
     write_json(out, content)

@@ -31,9 +31,10 @@ from numpy.typing import NDArray
 
 from scripts.case.read_case import Case, read_case
 from scripts.data.samples import Batch, Samples, load
-from scripts.files import gpu_name, hashes, read_json, versions, write_json
+from scripts.files import read_json, write_json
 from scripts.graphs.session import trial_sizes
-from scripts.score.repeat_scoring import Condition, deployed, in_parts, repeat, turned
+from scripts.score.repeat_scoring import Condition, in_parts, repeat, turned
+from scripts.step import record, step
 from scripts.triton.client import (
     Run,
     connect,
@@ -48,23 +49,17 @@ from scripts.triton.client import (
 from scripts.triton.counters import counted, read_counters
 from scripts.triton.server import Server, running_server
 from scripts.variants import BY_NAME, VARIANTS
+from scripts.verdicts.compare_verdicts import deployed
 
 IN_FLIGHT = 16  # requests of one sample
 AT_ONCE = ("--exit-timeout-secs=0",)  # how a server is ended here, which has nothing left to answer
 SERVED = [variant.name for variant in VARIANTS if variant.file is not None]
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
+@step(
+    __doc__, "case", "samples", "repository", "mode", "device", "logits", "verdicts", "log", "out"
+)
 @click.option("--variant", required=True, type=click.Choice(SERVED))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--repository", required=True, type=click.Path(path_type=Path))
-@click.option("--mode", required=True, type=click.Choice(["local", "docker"]))
-@click.option("--device", required=True, type=click.Choice(["cpu", "cuda"]))
-@click.option("--logits", required=True, type=click.Path(path_type=Path))
-@click.option("--verdicts", required=True, type=click.Path(path_type=Path))
-@click.option("--log", required=True, type=click.Path(path_type=Path), help="Of the server.")
-@click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(
     case_toml: Path, variant: str, samples: Path, repository: Path, mode: str, device: str,
     logits: Path, verdicts: Path, log: Path, out: Path,
@@ -80,13 +75,14 @@ def main(
     except ValueError as error:  # outputs that the head does not take, or another number of logits
         raise click.ClickException(f"{model} in Triton: {error}.") from None
     content = {
-        "variant": variant,
-        "step": "served",
-        "mode": mode,
-        "device": device,
-        "gpu": gpu_name(device),
-        "inputs": hashes([case.path, samples, *files, logits, verdicts]),
-        "versions": versions("tritonclient", "grpcio", "numpy"),
+        **record(
+            "served",
+            [case.path, samples, *files, logits, verdicts],
+            ("tritonclient", "grpcio", "numpy"),
+            variant,
+            mode,
+            device,
+        ),
         **found,
     }
     write_json(out, content)

@@ -16,8 +16,7 @@ from pathlib import Path
 import click
 
 from scripts.files import read_json
-from scripts.release.publish_model import names
-from scripts.release.rollback_model import current
+from scripts.triton.production import current, names
 from scripts.triton.server import Server, running_server
 
 

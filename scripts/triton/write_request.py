@@ -19,15 +19,13 @@ import click
 from scripts.case.read_case import read_case
 from scripts.data.samples import Batch, Samples
 from scripts.files import writing
+from scripts.step import step
 
 DATATYPES = {"float32": "FP32", "float16": "FP16", "uint8": "UINT8", "int32": "INT32",
              "int64": "INT64", "bool": "BOOL"}  # fmt: skip
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(__doc__, "case", "samples", "out")
 def main(case_toml: Path, samples: Path, out: Path) -> None:
     case = read_case(case_toml)
     body = get_body(Samples(case, samples).batch(0, 1))

@@ -15,16 +15,14 @@ import click
 
 from scripts.case.read_case import read_case
 from scripts.data.samples import load
-from scripts.files import hashes, versions, write_json
+from scripts.files import write_json
+from scripts.step import record, step
+from scripts.variants import REFERENCES
 from scripts.verdicts.policies import NoGuarantee, choose, compared
 from scripts.verdicts.thresholds import Unreachable
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--logits", required=True, type=click.Path(path_type=Path))
-@click.option("--labels", required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(__doc__, "case", "logits", "labels", "out")
 def main(case_toml: Path, logits: Path, labels: Path, out: Path) -> None:
     case = read_case(case_toml)
     try:
@@ -45,10 +43,12 @@ def main(case_toml: Path, logits: Path, labels: Path, out: Path) -> None:
     except ValueError as error:
         raise click.ClickException(f"{logits}: {error}.") from None
     content = {
-        "variant": "torch_fp32",
-        "step": "threshold",
-        "inputs": hashes([case_toml, logits, labels]),
-        "versions": versions("numpy", "scipy"),
+        **record(
+            "threshold",
+            [case_toml, logits, labels],
+            ("numpy", "scipy"),
+            REFERENCES[case.family].name,
+        ),
         "wanted_precision": float(case.precision),
         "policy": "guarantee" if case.rules.guarantee is not None else case.rules.policy,
         "guarantee": case.rules.guarantee,

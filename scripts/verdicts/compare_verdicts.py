@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from scripts.data.parts import SEED, calibration_rows, half
 from scripts.data.samples import load
-from scripts.files import hashes, read_json, versions, write_json
+from scripts.files import read_json, write_json
+from scripts.step import record, step
 from scripts.variants import BY_NAME
 from scripts.verdicts.thresholds import _parts, is_positive, retune
 
@@ -33,14 +34,7 @@ Logits = NDArray[np.float32]
 Rows = NDArray[np.int64] | range
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.option("--variant", required=True, type=click.Choice(list(BY_NAME)))
-@click.option("--logits", required=True, type=click.Path(path_type=Path))
-@click.option("--reference", required=True, type=click.Path(path_type=Path))
-@click.option("--labels", required=True, type=click.Path(path_type=Path))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--threshold", required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(__doc__, "variant", "logits", "reference", "labels", "samples", "threshold", "out")
 def main(
     variant: str, logits: Path, reference: Path, labels: Path, samples: Path, threshold: Path,
     out: Path,
@@ -56,11 +50,9 @@ def main(
         found = compare(z, s, y, chosen["logit"], gap, listed.get("names"), calibrated, groups)
     except ValueError as error:
         raise click.ClickException(f"{logits} against {reference}: {error}.") from None
+    used = list(dict.fromkeys([logits, reference, labels, samples, threshold]))
     content = {
-        "variant": variant,
-        "step": "verdicts",
-        "inputs": hashes(list(dict.fromkeys([logits, reference, labels, samples, threshold]))),
-        "versions": versions("numpy"),
+        **record("verdicts", used, ("numpy",), variant),
         "threshold": chosen["logit"],
         **found,
     }
@@ -120,6 +112,13 @@ def compare(
         "vs_labels": confusion(verdicts, labels),
         "retuning": retuning(logits, right, labels, tuning, threshold, gap, rows),
     }
+
+
+def deployed(verdicts: dict[str, Any]) -> float:
+    """The threshold this variant would be served with: re-tuned where that was accepted."""
+    retuning = verdicts["retuning"]
+    moved = retuning["threshold"] if retuning else None
+    return float(verdicts["threshold"] if moved is None else moved)
 
 
 def confusion(verdicts: Flags, truth: Flags) -> dict[str, Any]:

@@ -18,19 +18,15 @@ import click
 
 from scripts.case.read_case import Case, read_case
 from scripts.data.samples import Samples, load
-from scripts.files import hashes, read_json, versions, write_json
-from scripts.score.repeat_scoring import deployed
-from scripts.variants import BY_NAME, REFERENCE
+from scripts.files import read_json, write_json
+from scripts.step import record, step
+from scripts.variants import BY_NAME, REFERENCES
 from scripts.verdicts.claims import Facts, Given, claims
+from scripts.verdicts.compare_verdicts import deployed
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
+@step(__doc__, "case", "results", "samples", "served", "out")
 @click.argument("variants", nargs=-1, required=True, type=click.Choice(list(BY_NAME)))
-@click.option("--results", required=True, type=click.Path(path_type=Path))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--served", required=True, type=click.Choice(["yes", "no"]))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(
     case_toml: Path, variants: tuple[str, ...], results: Path, samples: Path, served: str, out: Path
 ) -> None:
@@ -45,10 +41,8 @@ def main(
     except ValueError as error:
         found = {"refused": str(error), "variants": {}}
     content = {
-        "step": "claims",
+        **record("claims", used, ("numpy", "scipy")),
         "served": served,
-        "inputs": hashes(used),
-        "versions": versions("numpy", "scipy"),
     }
     write_json(out, content | found)
     click.echo(f"claims: {words(found)}")
@@ -57,7 +51,7 @@ def main(
 def read_given(case: Case, data: Samples, results: Path, used: list[Path]) -> Given:
     """What all variants are held against; the files read are added to `used`."""
     logits, threshold, repeats = (
-        results / f"{REFERENCE.name}.{end}"
+        results / f"{REFERENCES[case.family].name}.{end}"
         for end in ("logits.npy", "threshold.json", "repeats.json")
     )
     used += [logits, threshold, repeats]
@@ -69,7 +63,7 @@ def read_given(case: Case, data: Samples, results: Path, used: list[Path]) -> Gi
         rules=case.rules,
         groups=data.groups,
         noise=frozenset(read_json(repeats)["noise"]),
-        traffic=traffic(case, REFERENCE.name, results, used),
+        traffic=traffic(case, REFERENCES[case.family].name, results, used),
     )
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.case.read_case import DTYPES, HEADS, Images, Input, read_case
+from scripts.case.keys import DTYPES, HEADS
+from scripts.case.read_case import Images, Input, read_case
 from scripts.case.rules import Rules
 from tests.toy_case import TOML, Toy
 
@@ -234,14 +235,16 @@ def test_a_factory_that_leaves_the_folder_is_refused(checked_toy: Toy, value: st
 
 def test_a_dtype_in_other_letters_suggests_the_nearest(read_toy: Toy) -> None:
     read_toy.change('"float32"', '"Float32"')
-    read_toy.refuses(read_toy.read, read_toy.toml, "dtype is 'Float32'", "'float32'")
+    read_toy.refuses(
+        read_toy.read, read_toy.toml, "dtype of the input 'x' is 'Float32'", "'float32'"
+    )
 
 
 @pytest.mark.parametrize("value", ["float64", "int8", "double", ""])
 def test_an_unknown_dtype_is_quoted_with_every_known_one(read_toy: Toy, value: str) -> None:
     """The nearest name alone would send float64 to float16."""
     read_toy.change('"float32"', f'"{value}"')
-    read_toy.refuses(read_toy.read, read_toy.toml, f"dtype is {value!r}", *DTYPES)
+    read_toy.refuses(read_toy.read, read_toy.toml, f"dtype of the input 'x' is {value!r}", *DTYPES)
 
 
 @pytest.mark.parametrize("value", ["sigmoid", "logits"])
@@ -325,9 +328,9 @@ def test_a_key_that_belongs_to_another_form_of_data(
     ("old", "new", "words"),
     [
         ("", CSV, ["[images] and [csv]"]),
-        ('"grey"', '"gray"', ["mode is 'gray'", "did you mean 'grey'?"]),
-        ("", 'layout = "cwh"\n', ["layout is 'cwh'", "chw"]),
-        ("", 'interpolation = "cubic"\n', ["interpolation is 'cubic'", "bicubic"]),
+        ('"grey"', '"gray"', ["mode in [images] is 'gray'", "did you mean 'grey'?"]),
+        ("", 'layout = "cwh"\n', ["layout in [images] is 'cwh'", "chw"]),
+        ("", 'interpolation = "cubic"\n', ["interpolation in [images] is 'cubic'", "bicubic"]),
         ("", "resize = 0\n", ["resize in [images]", "above 0"]),
         ("", "resize = [1, 2, 3]\n", ["resize in [images] is [1, 2, 3]", "[height, width]"]),
         ("", "centre_crop = [-1, 2]\n", ["centre_crop in [images]", "above 0"]),

@@ -780,7 +780,7 @@ def test_a_column_that_stands_twice_is_refused(csv_toy: Toy) -> None:
 
 def test_a_number_of_columns_other_than_the_shape_is_refused(csv_toy: Toy) -> None:
     csv_toy.change("shape = [2]", "shape = [3]")
-    csv_toy.refuses(csv_toy.read, "input 'x'", "(3,)", "2 columns")
+    csv_toy.refuses(csv_toy.read, "input 'x'", "[3]", "2 columns")
 
 
 def test_a_csv_that_is_missing_is_named(csv_toy: Toy) -> None:

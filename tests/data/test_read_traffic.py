@@ -318,4 +318,4 @@ def test_the_csv_of_the_test_data_is_no_traffic(csv_toy: Toy) -> None:
 
 def test_a_csv_without_columns_is_refused(csv_toy: Toy) -> None:
     csv_toy.change('["a", "b"]', "[]")
-    refuses(csv_toy, "input 'x'", "(2,)", "0 columns")
+    refuses(csv_toy, "input 'x'", "[2]", "0 columns")

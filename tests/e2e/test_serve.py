@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scripts.triton.model_config import read_config, to_text
 from tests.project import Project, environment
 
 
@@ -143,9 +144,9 @@ def test_a_production_model_that_answers_otherwise_stops_make(
     production = digits.folder / "results/digits/production.json"
     good, kept = config.read_text(), production.read_bytes()
     was = production.stat()
-    config.write_text(
-        re.sub(r'(key: "threshold" value \{ string_value: ")[^"]+', r"\g<1>99.0", good)
-    )
+    changed = read_config(config)
+    changed.parameters["threshold"].string_value = "99.0"
+    config.write_text(to_text(changed))
     production.unlink()
     try:
         done = digits.make("all")

@@ -18,7 +18,6 @@ from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
 
 from scripts.backends.onnxruntime import check_bfloat16, convert_bf16
-from scripts.backends.onnxruntime import convert_fp16 as fp16
 from scripts.backends.onnxruntime.check_bfloat16 import (
     apart,
     ask,
@@ -28,7 +27,7 @@ from scripts.backends.onnxruntime.check_bfloat16 import (
     support,
     widened,
 )
-from scripts.graphs import half_rounding
+from scripts.graphs import fp16, half_rounding
 from scripts.graphs import session as onnx_session
 from scripts.graphs.bf16_forms import NEWEST, counts, operators, opset_of
 from scripts.graphs.bf16_passes import LARGEST, convert

@@ -22,12 +22,12 @@ from onnxconverter_common import float16
 
 from scripts.backends.onnxruntime import convert_fp16
 from scripts.backends.onnxruntime import prove as prove_precision
-from scripts.backends.onnxruntime.convert_fp16 import LARGEST, candidates, convert, prepare
 from scripts.backends.onnxruntime.convert_fp32 import quiet
-from scripts.backends.onnxruntime.prove import shares
+from scripts.graphs.fp16 import LARGEST, candidates, convert, prepare
 from scripts.graphs.fp16_passes import TINY_KEY, graphs, name_nodes, sort_nodes
 from scripts.graphs.half_rounding import rounded
 from scripts.graphs.session import load_elsewhere
+from scripts.graphs.shares import shares
 
 onnxruntime.set_default_logger_severity(4)
 node = helper.make_node

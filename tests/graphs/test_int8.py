@@ -14,13 +14,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from scripts.backends.onnxruntime import convert_int8 as quantize_int8
 from scripts.backends.onnxruntime import prove as prove_precision
-from scripts.backends.onnxruntime.convert_int8 import calibrate, weight_limit
-from scripts.backends.onnxruntime.prove import shares
+from scripts.backends.tensorrt.form import for_tensorrt
 from scripts.data.parts import calibration_rows
 from scripts.graphs import int8_flow
+from scripts.graphs.int8_calibration import calibrate, weight_limit
 from scripts.graphs.int8_flow import candidates
-from scripts.graphs.int8_graph import Ranges, for_tensorrt, note, quantize
+from scripts.graphs.int8_graph import Ranges, note, quantize
 from scripts.graphs.session import open_session
+from scripts.graphs.shares import shares
 
 onnxruntime.set_default_logger_severity(4)
 node = helper.make_node

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from scripts.backends.tensorrt.engine import quiet
 from scripts.case.read_case import Case
 from scripts.files import writing
+from scripts.graphs.marked import quiet
 
 
 def build(case: Case, model: Path, out: Path) -> None:

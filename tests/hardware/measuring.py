@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from scripts.data.samples import load
+from scripts.case.read_case import Case
+from scripts.data.samples import Run, load
 from scripts.files import read_json, write_json, writing
 from scripts.graphs.session import default_threads
 from scripts.score import measure_latency
 from scripts.score.repeat_scoring import conditions, repeat
-from scripts.score.score_variant import Run, open_variant, score
-from scripts.variants import BY_NAME, REFERENCE
+from scripts.score.score_variant import score
+from scripts.variants import BY_NAME, REFERENCES, part
 from tests.hardware.judge import compared, complaints
 from tests.hardware.subjects import Subject
 
@@ -27,14 +28,21 @@ def measured(subject: Subject, variant: str, tf32: bool = False) -> Row:
         run, provider = stack.enter_context(opened(subject, variant, tf32))
         again, _ = stack.enter_context(opened(subject, variant, tf32))
         beside = None
-        if name != REFERENCE.name and (subject.device == "cpu" or torch.cuda.is_available()):
-            beside, _ = stack.enter_context(opened(subject, REFERENCE.name))
+        if name != REFERENCES["torch"].name and (
+            subject.device == "cpu" or torch.cuda.is_available()
+        ):
+            beside, _ = stack.enter_context(opened(subject, REFERENCES["torch"].name))
         found = scored(subject, run, name) | {"provider": provider}
         found |= repeated(subject, {"loaded again": again}, run, name)
         found["latency"] = timed(subject, run, beside)
     exact = BY_NAME[variant].precision == "float32" and not tf32
     said = complaints(found, subject.device, exact, not tf32, noise(subject))
     return judged({"what": name, "state": "ok", "words": "", "figures": found}, said)
+
+
+def open_variant(case: Case, variant: str, *arguments: Any, **more: Any) -> Any:
+    """What opens the variant, from its backend's folder."""
+    return part(variant, "open").open_variant(case, variant, *arguments, **more)
 
 
 @contextmanager
@@ -84,7 +92,7 @@ def repeated(subject: Subject, more: dict[str, Run], run: Run, name: str) -> dic
 
 def noise(subject: Subject) -> list[int]:
     """The samples whose verdict the reference itself changes on this device; none before it ran."""
-    path = subject.results / f"{REFERENCE.name}.repeats.json"
+    path = subject.results / f"{REFERENCES['torch'].name}.repeats.json"
     return list(read_json(path)["samples"]) if path.exists() else []
 
 

@@ -18,13 +18,11 @@ if "make" not in sys.argv[1:2]:  # where every step sees to itself
 
 import click  # noqa: E402
 
-from scripts.backends.onnxruntime import prove as prove_precision  # noqa: E402
-from scripts.backends.tensorrt import prove as inspect_engine  # noqa: E402
 from scripts.files import read_json  # noqa: E402
 from scripts.graphs.session import PROVIDERS  # noqa: E402
 from scripts.score import measure_latency  # noqa: E402
 from scripts.score.compare_layers import compare_models, worst_samples  # noqa: E402
-from scripts.variants import BY_NAME, REFERENCE, VARIANTS, Variant  # noqa: E402
+from scripts.variants import BY_NAME, REFERENCES, VARIANTS, Variant, part  # noqa: E402
 from tests.hardware.judge import misplaced  # noqa: E402
 from tests.hardware.machine import PACKAGES  # noqa: E402
 from tests.hardware.make_all import make_row  # noqa: E402
@@ -37,8 +35,10 @@ Rows = Iterator[Row]
 
 def torch_part(subject: Subject) -> Rows:
     """The reference in true float32, the same with TF32 allowed, and what else PyTorch runs."""
-    yield from attempt("torch_fp32, TF32 off", lambda: measured(subject, REFERENCE.name))
-    yield from attempt("torch_fp32, TF32 on", lambda: measured(subject, REFERENCE.name, tf32=True))
+    yield from attempt("torch_fp32, TF32 off", lambda: measured(subject, REFERENCES["torch"].name))
+    yield from attempt(
+        "torch_fp32, TF32 on", lambda: measured(subject, REFERENCES["torch"].name, tf32=True)
+    )
     for one in of("torchscript"):
         yield from attempt(one, lambda one=one: proven(subject, one))
 
@@ -102,13 +102,9 @@ def floating(variant: Variant) -> bool:
 def proven(subject: Subject, variant: str) -> Row:
     """The row of a variant whose precision the project's own step has proven from its file."""
     path, proof = subject.artefact(variant), subject.results / f"{variant}.precision.json"
-    if path.suffix == ".plan":
-        inspect_engine.main.callback(
-            case_toml=subject.case.path, variant=variant, samples=subject.samples, model=path,
-            out=proof,
-        )  # fmt: skip
-    else:
-        prove_precision.main.callback(variant=variant, model=path, span=None, out=proof)
+    part(variant, "prove").main.callback(
+        case_toml=subject.case.path, variant=variant, samples=subject.samples, model=path, out=proof
+    )
     row = measured(subject, variant)
     share = read_json(proof)["metrics"]
     row["figures"]["precision"] = share

@@ -63,9 +63,11 @@ def provider(runtime: str, device: str, model: Path, case: Path) -> str:
     """What runs the model, by the project's own opening of it; torch is imported only for torch."""
     if runtime == "torch":
         from scripts.case.read_case import read_case
-        from scripts.score.score_variant import open_torch
+        from scripts.families.torch.open import open_variant
 
-        return open_torch(read_case(case), device, 1)[1]
+        read = read_case(case)
+        with open_variant(read, "torch_fp32", read.weights, device, 1) as (_, name):
+            return name
     from scripts.graphs.session import open_session
 
     return str(open_session(model, device, 1).get_providers()[0])

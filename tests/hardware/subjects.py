@@ -21,8 +21,8 @@ from scripts.data import read_samples
 from scripts.data.samples import Samples, load
 from scripts.files import writing
 from scripts.graphs.session import default_threads
-from scripts.score.score_variant import open_torch, score
-from scripts.variants import BY_NAME, Variant
+from scripts.score.score_variant import score
+from scripts.variants import BY_NAME, REFERENCES, Variant, part
 from scripts.verdicts.thresholds import choose_threshold
 from tests.hardware import resnet50
 
@@ -108,8 +108,10 @@ class Subject:
         """Logits of the .pth in float32 on the CPU, (n,)."""
         out = self.results / "cpu.logits.npy"
         if not out.exists():
-            run, _ = open_torch(self.case, "cpu", default_threads())
-            with writing(out) as temporary:
+            name, threads = REFERENCES["torch"].name, default_threads()
+            opening = part(name, "open").open_variant
+            opened = opening(self.case, name, self.case.weights, "cpu", threads)
+            with opened as (run, _), writing(out) as temporary:
                 score(self.case, run, self.data, temporary, "reference on the CPU")
         return np.array(load(out))
 

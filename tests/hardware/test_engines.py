@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from scripts.backends.tensorrt import engine as tensorrt_engine
+from scripts import step
+from scripts.backends.tensorrt import layers as tensorrt_layers
+from scripts.backends.tensorrt import open as tensorrt_open
 from scripts.backends.tensorrt import prove as inspect_engine
-from scripts.score import compare_layers, measure_latency
+from scripts.graphs.marked import marked
+from scripts.score import measure_latency
 from tests.hardware import engines, parts, subjects
 from tests.project import Project
 
@@ -57,12 +60,12 @@ def on_gpu(tmp_path: Path, tensorrt: None, monkeypatch: pytest.MonkeyPatch) -> s
 
     for module, name, value in (
         (engines, "build", build),
-        (tensorrt_engine, "open_engine", plain),
-        (compare_layers, "open_engine", plain),
-        (compare_layers, "marked_engine", lambda path, case: path),
-        (compare_layers, "running", lambda path, name: compare_layers.marked(path)),
+        (tensorrt_open, "open_engine", plain),
+        (tensorrt_layers, "open_engine", plain),
+        (tensorrt_layers, "marked_engine", lambda path, case: path),
+        (tensorrt_layers, "running", lambda path, name: marked(path)),
         (inspect_engine, "open_engine", plain),
-        (inspect_engine, "gpu_name", lambda device: "NVIDIA X"),
+        (step, "gpu_name", lambda device: "NVIDIA X"),
         (inspect_engine, "tensors", lambda engine: {}),
         (inspect_engine, "check_fit", lambda found, case, model: None),
         (

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scripts.variants import BY_NAME, REFERENCE
+from scripts.variants import BY_NAME, REFERENCES
 from tests.hardware import measure
 from tests.hardware.machine import Machine
 
@@ -38,7 +38,7 @@ def test_the_rehearsal_has_a_row_for_everything(rehearsal: Any) -> None:
     for model in ("digits", "resnet50"):
         for name in HERE_RUN:
             part = "onnxruntime" if name.startswith("onnx") else "torch"
-            what = f"{name}, TF32 off" if name == REFERENCE.name else name
+            what = f"{name}, TF32 off" if name == REFERENCES["torch"].name else name
             check_figures(rows.pop((part, model, what)), name)
         check_figures(rows.pop(("torch", model, "torch_fp32, TF32 on")), "torch_fp32_tf32")
         assert rows.pop(("tensorrt", model, ""))["words"].startswith("needs tensorrt")
@@ -67,7 +67,7 @@ def check_figures(row: dict[str, Any], name: str) -> None:
     assert list(found["latency"]) == ["1", "32" if row["model"] == "digits" else "4"]
     for times in found["latency"].values():
         assert 0 < times["latency_p50_ms"] <= times["latency_p99_ms"]
-        assert ("times_as_fast" in times) == (name != REFERENCE.name)
+        assert ("times_as_fast" in times) == (name != REFERENCES["torch"].name)
         assert times.get("times_as_fast", 1) > 0
     if name.startswith("onnx"):
         assert {one for placed in found["nodes"].values() for one in placed} == {

@@ -14,18 +14,17 @@ from click.testing import CliRunner
 from scripts.backends.onnxruntime import check_bfloat16, check_range, convert_fp16, convert_mixed
 from scripts.backends.onnxruntime import convert_fp32 as export_onnx
 from scripts.backends.onnxruntime import convert_int8 as quantize_int8
-from scripts.backends.onnxruntime import prove as prove_precision
 from scripts.backends.pytorch import trace_torchscript
 from scripts.case.read_case import read_case
 from scripts.case.rules import Rules
 from scripts.data import read_samples
 from scripts.families.torch import check_model
 from scripts.files import sha256
-from scripts.release import conclude
+from scripts.release import conclude, facts
 from scripts.repair import repair_verdicts
 from scripts.score import compare_layers, measure_latency, repeat_scoring, score_variant
 from scripts.triton import write_config
-from scripts.variants import BY_NAME
+from scripts.variants import BY_NAME, part
 from scripts.verdicts import choose_threshold, compare_verdicts, state_claims
 
 CASE = """
@@ -137,7 +136,7 @@ def run_all(mode="local"):
              "--out", f"{R}/{variant}.repeats.json")  # fmt: skip
         if variant != "torch_fp32":
             span = ["--range", f"{R}/onnx_fp32.range.json"] if "fp16" in variant else []
-            step(prove_precision, "--variant", variant, "--model", artefact(variant), *span,
+            step(part(variant, "prove"), "--variant", variant, "--model", artefact(variant), *span,
                  "--out", f"{R}/{variant}.precision.json")  # fmt: skip
             step(write_config, TOML, "--variant", variant, "--model", ends(variant),
                  "--gpu", "no", "--out",
@@ -307,10 +306,10 @@ def test_a_variant_left_out_needs_no_results(project):
     for path in Path(R).glob("onnx_fp16.*"):
         path.unlink()
     Path(R, "onnx_fp16_mixed.repair.json").unlink()
-    decisions = conclude.decide(Path(R), "local", False, ("onnx_fp16",))
+    decisions = facts.decide(Path(R), "torch", "local", False, ("onnx_fp16",))
     assert set(decisions) == {"onnx_bf16.support.json", "onnx_int8_mixed.repair.json"}
-    reasons = conclude.why_not(decisions, "local", False, ("onnx_fp16",))
-    found = decisions | conclude.collect(
+    reasons = facts.why_not(decisions, "torch", "local", False, ("onnx_fp16",))
+    found = decisions | facts.collect(
         Path(R), [name for name, reason in reasons.items() if not reason], False
     )
     report = conclude.conclude("toy", Fraction(4, 5), Rules(), found, reasons)
@@ -386,9 +385,9 @@ def test_the_rules_of_the_case_hold(project):
     """No flip in 200 samples: at most 2.2 % with the alpha of four variants."""
     text = Path(TOML).read_text().replace("precision = 0.8\n", "precision = 0.8\n"
                                           "[gates]\nflip_rate = 0.03\nlatency_p99_ms = 9\n", 1)  # fmt: skip
-    decisions = conclude.decide(Path(R), "local", False, ())
-    reasons = conclude.why_not(decisions, "local", False, ())
-    found = decisions | conclude.collect(
+    decisions = facts.decide(Path(R), "torch", "local", False, ())
+    reasons = facts.why_not(decisions, "torch", "local", False, ())
+    found = decisions | facts.collect(
         Path(R), [name for name, reason in reasons.items() if not reason], False
     )
     Path(TOML).write_text(text)
@@ -433,13 +432,13 @@ def test_two_states_of_a_file_that_is_gone_are_refused(project):
         "two.json": {"inputs": {"gone.npy": "1" * 64}},
     }
     with pytest.raises(click.ClickException) as caught:
-        conclude.check_fresh(found, "toy")
+        facts.check_fresh(found, "toy")
     assert caught.value.message == (
         "results/toy/two.json was computed from another gone.npy than one.json was. "
         "Run: rm results/toy/two.json && make all CASE=toy"
     )
     found["two.json"] = found["one.json"]
-    conclude.check_fresh(found, "toy")
+    facts.check_fresh(found, "toy")
 
 
 @pytest.mark.parametrize(("key", "value"), [("device", "cuda"), ("mode", "docker")])

@@ -13,7 +13,7 @@ from scripts.files import sha256
 from scripts.release.publish_model import main
 from scripts.release.rollback_model import main as rollback
 from scripts.verdicts.heads import log_odds
-from tests.toy_case import TOML, run
+from tests.toy_case import TOML, run, says
 
 REPOSITORY = Path("model_repository")
 MODEL = REPOSITORY / "toy"
@@ -248,6 +248,31 @@ def test_a_candidate_that_is_not_whole_is_refused_in_a_sentence(missing):
     assert not MODEL.exists() or versions() == []
 
 
+OUTPUT = 'output [ { name: "output" data_type: TYPE_FP32 dims: [ 1 ] } ]\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (OUTPUT, "", "lists the input x and no output"),
+        (OUTPUT, OUTPUT + OUTPUT.replace("output\"", "scores\""), "the outputs output, scores"),
+        ('input [ { name: "x" data_type: TYPE_FP32 dims: [ 2 ] } ]\n', "", "lists no input and the output output"),
+        ("backend", "backend \x00", "is no configuration that Triton reads"),
+        ('"onnxruntime"', '"onnxruntime', "is no configuration that Triton reads"),
+    ],
+    ids=["no output", "two outputs", "no input", "garbage", "half a string"],
+)  # fmt: skip
+def test_a_candidate_whose_configuration_is_damaged_is_refused_in_sentences(old, new, words):
+    published(1)
+    before = state()
+    config = write_candidate(content=b"other weights") / "config.pbtxt"
+    text = config.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    config.write_text(text.replace(old, new), encoding="utf-8")
+    says(publish(), config, words, "Remove it and run `make all`")
+    assert state() == before
+
+
 def test_without_a_report_the_message_names_it():
     REPORT.unlink()
     result = publish()
@@ -343,3 +368,53 @@ def test_rollback_without_a_production_model_says_so():
     done = run(rollback, "toy", "--repository", REPOSITORY)
     assert done.exit_code == 1
     assert "There is no production model in model_repository/toy yet. Run `make all`" in done.output
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x80\xff", "is no configuration that Triton reads"),
+        (b'name: "toy_verdict"\n', "names no version in version_policy"),
+        (b"version_policy { specific { versions: [1, 2] } }", "names the versions 1, 2"),
+        (b"version_policy { specific { versions: [2] } }", "names version 2 in version_policy, and not 1"),
+    ],
+)  # fmt: skip
+def test_a_damaged_version_is_not_put_into_production(content, words):
+    published(1)
+    write_candidate(content=b"other weights")
+    published(2)
+    (VERDICT / "1.pbtxt").write_bytes(content)
+    before = state(REPOSITORY)
+    says(run(rollback, "toy", "--repository", REPOSITORY), VERDICT / "1.pbtxt", words, "Remove it")
+    assert state(REPOSITORY) == before
+    (VERDICT / "1.pbtxt").unlink()
+    says(run(rollback, "toy", "--repository", REPOSITORY), "there is none before it")
+
+
+def test_rollback_from_a_damaged_configuration_says_so():
+    published(1)
+    (MODEL / "config.pbtxt").write_text("version_policy {")
+    says(run(rollback, "toy", "--repository", REPOSITORY), MODEL / "config.pbtxt", "Remove it")
+    (MODEL / "config.pbtxt").unlink()
+    published(1)
+    assert served(MODEL) == [1]
+
+
+def test_a_version_is_the_same_however_its_configuration_is_written():
+    published(1)
+    for folder in (MODEL, DECISION, VERDICT):
+        path = folder / "1.pbtxt"
+        config = text_format.Parse(path.read_text("utf-8"), ModelConfig())
+        path.write_text(text_format.MessageToString(config))
+    before = {path: content for path, content in state().items() if "1.pbtxt" in path}
+    published(1)
+    assert before.items() <= state().items()
+    assert versions() == ["1"]
+
+
+def test_a_reader_of_the_production_model_finds_why():
+    published(1)
+    for folder in (MODEL, DECISION, VERDICT):
+        lines = (folder / "config.pbtxt").read_text("utf-8").splitlines()
+        place = lines.index("version_policy { specific { versions: [1] } }")
+        assert lines[place - 1].startswith("# The version that is served")

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from onnxconverter_common.auto_mixed_precision import SegmentList
 
-from scripts.backends.onnxruntime.convert_fp16 import candidates, convert, prepare
+from scripts.graphs.fp16 import candidates, convert, prepare
 from scripts.graphs.half_rounding import rounded
 from scripts.repair.ranking import Segment, localise
 from scripts.repair.search import repair

@@ -9,15 +9,16 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from scripts.backends.onnxruntime import convert_fp16, convert_mixed
-from scripts.backends.onnxruntime.prove import shares
+from scripts.backends.onnxruntime import convert_mixed
 from scripts.data import read_samples
 from scripts.data.parts import calibration_rows, half
+from scripts.graphs.fp16 import convert
 from scripts.graphs.half_rounding import rounded
 from scripts.graphs.session import open_session, run_session
+from scripts.graphs.shares import shares
 from scripts.repair import repair_verdicts
 from scripts.repair.repair_verdicts import HALF, PLAIN
-from scripts.report import plot_culprits
+from scripts.report import draw_pictures
 from tests import planted
 
 TOML = """
@@ -99,9 +100,9 @@ def test_exactly_the_planted_nodes_are_kept(make: Any) -> None:
     subject = make(n=1600)
     reference, threshold = write_case(subject.model, subject.inputs)
     right = reference >= threshold
-    low = run(rounded(convert_fp16.convert(subject.model)), subject.inputs)
+    low = run(rounded(convert(subject.model)), subject.inputs)
     held = ~half(np.arange(len(right)) % 2 == 1)
-    plain = run(convert_fp16.convert(subject.model), subject.inputs)
+    plain = run(convert(subject.model), subject.inputs)
     flipped = ((low >= threshold) != right) | ~np.isfinite(low) | ((plain >= threshold) != right)
     assert flipped[held].any() and flipped[~held].any()
     found, culprits, line = repaired("onnx_fp16")
@@ -123,7 +124,16 @@ def test_exactly_the_planted_nodes_are_kept(make: Any) -> None:
     left = (run(rounded(mended), subject.inputs) >= threshold) != right
     assert left.sum() <= found["held_out"]["flips_after"] and not left[~held].any()
     picture = R / "onnx_fp16.culprits.png"
-    invoke(plot_culprits.main, R / "onnx_fp16.culprits.json", "--out", picture)
+    invoke(
+        draw_pictures.main,
+        "--variant",
+        "onnx_fp16",
+        "--results",
+        R,
+        "--reference",
+        "torch_fp32",
+        "culprits",
+    )
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -158,8 +168,8 @@ def arranged(subject: planted.Planted, flips_held_out: bool) -> np.ndarray:
     """The inputs in an order in which all that flip stand in one half."""
     reference = run(subject.model, subject.inputs)
     threshold = middle_gap(reference)
-    low = run(rounded(convert_fp16.convert(subject.model)), subject.inputs)
-    plain = run(convert_fp16.convert(subject.model), subject.inputs)
+    low = run(rounded(convert(subject.model)), subject.inputs)
+    plain = run(convert(subject.model), subject.inputs)
     right = reference >= threshold
     flipped = ((low >= threshold) != right) | ((plain >= threshold) != right) | ~np.isfinite(low)
     held = ~half(np.arange(len(right)) % 2 == 1)

@@ -10,9 +10,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from scripts.report import plot_culprits, plot_deviation, plot_layers, plot_threshold
+from scripts.report import (
+    draw_pictures,
+    pictures,
+    plot_culprits,
+    plot_deviation,
+    plot_layers,
+    plot_threshold,
+)
 from scripts.report.html_style import COLOURS
-from scripts.report.plot_deviation import save, svg
+from scripts.report.pictures import save, svg
 
 LARGEST = 300_000
 
@@ -21,14 +28,14 @@ def deviation(samples: int, name: str = "onnx_fp16") -> Any:
     random = np.random.default_rng(0)
     reference = random.normal(0, 2, samples).astype(np.float32)
     logits = reference + random.normal(0, 0.3, samples).astype(np.float32)
-    return plot_deviation.draw(logits, reference, 0.25, name)
+    return plot_deviation.draw(logits, reference, 0.25, name, "torch_fp32")
 
 
 def threshold(samples: int) -> Any:
     random = np.random.default_rng(0)
     labels = (random.random(samples) < 0.3).astype(np.uint8)
     logits = random.normal(2.0 * labels - 1, 1.2).astype(np.float32)
-    return plot_threshold.draw(logits, labels, {"logit": 0.5}, 0.9)
+    return plot_threshold.draw(logits, labels, {"logit": 0.5}, 0.9, "torch_fp32")
 
 
 def layers(tensors: int) -> Any:
@@ -72,10 +79,10 @@ def test_it_is_small_and_well_formed(text: str) -> None:
 def test_its_colours_are_those_of_the_page(text: str) -> None:
     styles = re.findall(r'style="([^"]*)"', text)
     used = {word for style in styles for word in re.findall(r"(?:fill|stroke): ([^;]+)", style)}
-    known = {*plot_deviation.COLOURS.values(), "none"}
+    known = {*pictures.COLOURS.values(), "none"}
     assert used <= known, used - known
     assert any("currentColor" in style for style in styles)
-    names = set(re.findall(r"var\(--([a-z]+)", " ".join(plot_deviation.COLOURS.values())))
+    names = set(re.findall(r"var\(--([a-z]+)", " ".join(pictures.COLOURS.values())))
     assert names and names <= set(COLOURS)
 
 
@@ -126,7 +133,8 @@ def test_a_step_writes_both(tmp_path: Path) -> None:
     segment = {"nodes": ["conv"], "change_mean": 0.5, "flips_left": 1}
     found.write_text(json.dumps({"segments": [segment], "variant": "onnx_int8", "samples": [1, 2]}))
     out = tmp_path / "onnx_int8.culprits.png"
-    done = CliRunner().invoke(plot_culprits.main, [str(found), "--out", str(out)])
+    arguments = ["--variant", "onnx_int8", "--results", str(tmp_path), "--reference", "torch_fp32"]
+    done = CliRunner().invoke(draw_pictures.main, [*arguments, "culprits"])
     assert done.exit_code == 0, done.output
     assert out.read_bytes().startswith(b"\x89PNG")
     assert out.with_suffix(".svg").read_text().startswith("<?xml")

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 
 from scripts.case.rules import Rules
 from scripts.data.parts import calibration_rows, half
-from scripts.release.conclude import conclude, why_not
+from scripts.release.conclude import conclude
+from scripts.release.facts import why_not
 from scripts.report.write_report import main, render
 from scripts.triton.measure_served import best
 from scripts.variants import BY_NAME
@@ -162,7 +163,7 @@ def facts() -> dict[str, Any]:
         if name != "torch_fp32"
     }
     found["claims.json"] = claims(given, facts)
-    reasons = why_not(decisions(), "local", False, ())
+    reasons = why_not(decisions(), "torch", "local", False, ())
     report = conclude("golden", Fraction(9, 10), Rules(), found, reasons)
     report["conditions"] = {
         "device": "cpu", "threads": 2, "providers": {"onnx_fp32": "CPUExecutionProvider"},

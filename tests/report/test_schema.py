@@ -12,7 +12,7 @@ from scripts.case.rules import OBJECTIVES, POLICIES
 from scripts.release import gates
 from scripts.release.conclude import CLAIMS, LOAD, REPAIR, SCHEMA
 from scripts.triton.measure_served import best
-from scripts.variants import BY_NAME, REFERENCE
+from scripts.variants import BY_NAME, REFERENCES
 from scripts.verdicts import state_claims
 from tests.release.test_conclude import (  # noqa: F401
     TOML,
@@ -225,7 +225,7 @@ def test_what_the_report_takes_over_is_described() -> None:
 
 def test_the_words_are_those_of_the_program() -> None:
     assert DEFS["variant_name"]["enum"] == list(BY_NAME)
-    assert DOCUMENT["properties"]["reference"]["const"] == REFERENCE.name
+    assert DOCUMENT["properties"]["reference"]["const"] == REFERENCES["torch"].name
     assert DOCUMENT["properties"]["variants"]["required"] == list(BY_NAME)
     states = [gates.PASSED, gates.FAILED, gates.INSUFFICIENT, gates.UNMEASURED]
     assert DEFS["gate"]["properties"]["state"]["enum"] == states

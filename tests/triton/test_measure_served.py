@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+from scripts import step as shared
 from scripts.bench.served import measure_ceiling
 from scripts.data.samples import Samples
 from scripts.triton import measure_served
@@ -193,7 +194,7 @@ def test_the_memory_of_the_gpu_is_asked_where_there_is_one(
     toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(measure_served, "gpu_name", lambda device: f"a {device} device")
+    monkeypatch.setattr(shared, "gpu_name", lambda device: f"a {device} device")
     monkeypatch.setattr(measure_served, "gpu_memory_mb", lambda at: asked.append(at) or 345.5)
     store(toy)
     plant(Path("models"), "toy_onnx_fp32")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+from scripts.graphs.ends import End, Ends
 from scripts.triton import client as triton_client
 from scripts.triton import score_served
 from scripts.triton.client import (
@@ -21,9 +22,10 @@ from scripts.triton.client import (
     read_model,
 )
 from scripts.triton.counters import counted, read_counters
+from scripts.triton.model_config import write_text
 from scripts.triton.score_served import AT_ONCE, merge, open_in_flight
 from scripts.triton.server import Server, running_server
-from scripts.triton.write_config import get_config
+from scripts.triton.write_config import get_common, get_config
 from tests.toy_case import Toy, run
 
 COUNT, THRESHOLD = 61, 0.5  # an odd number: the last batch of every condition is a smaller one
@@ -31,7 +33,7 @@ CONDITIONS = [
     *(f"{protocol}, batch {size}" for protocol in ("HTTP", "gRPC") for size in (1, 3, 4)),
     "gRPC, other slots", "16 in flight", "after a restart",
 ]  # fmt: skip
-TENSORS = {"input": [("x", "TYPE_FP32", [2])], "output": [("output", "TYPE_FP32", [1])]}
+ENDS = Ends((End("x", "float32", (2,)),), (End("output", "float32", (1,)),))
 
 # A Python model in the place of the candidate: z is what a batch is answered with, row by row.
 PLANTED = """\
@@ -75,7 +77,7 @@ def plant(repository: Path, name: str, fault: str = "pass", max_batch: int = 4) 
     """A Python model in the place of a candidate; what counts as its file is never read."""
     folder = repository / name
     (folder / "1").mkdir(parents=True)
-    (folder / "config.pbtxt").write_text(get_config(name, "python", TENSORS, max_batch, False))
+    write_text(folder / "config.pbtxt", get_common(name, "python", ENDS, max_batch, False))
     (folder / "1" / "model.py").write_text(PLANTED.replace("FAULT", fault))
     (folder / "1" / "model.onnx").write_bytes(b"planted")
 
@@ -100,7 +102,7 @@ def save_onnx(repository: Path, name: str, max_batch: int = 4) -> None:
     folder = repository / name
     (folder / "1").mkdir(parents=True)
     save(model, folder / "1" / "model.onnx")
-    (folder / "config.pbtxt").write_text(get_config(name, "onnxruntime", TENSORS, max_batch, False))
+    write_text(folder / "config.pbtxt", get_config(name, "onnx_fp32", ENDS, max_batch, False))
 
 
 def store(toy: Toy, count: int = COUNT) -> np.ndarray:
@@ -269,22 +271,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     plant(folder / "models", "linear", max_batch=8)
     plant(folder / "models", "slow", "time.sleep(2) if self.executed > 2 else None")
+    x, y = (End("x", "float32", (2,)),), End("y", "float32", (6_000_000,))
     for kind in KINDS:
-        tensors = {"input": [("x", f"TYPE_{kind}", [])], "output": [("y", f"TYPE_{kind}", [3])]}
-        echo(folder / "models", f"echo_{kind}", tensors, "np.stack([x, x, x], axis=1)")
-    big = {"input": [("x", "TYPE_FP32", [2])], "output": [("y", "TYPE_FP32", [6_000_000])]}
-    echo(folder / "models", "big", big, "np.repeat(x[:, :1], 6_000_000, axis=1)")
-    two = {"input": TENSORS["input"], "output": [(n, "TYPE_FP32", [2]) for n in ("y", "other")]}
+        ends = Ends((End("x", "float32", ()),), (End("y", "float32", (3,)),))
+        echo(folder / "models", f"echo_{kind}", ends, "np.stack([x, x, x], axis=1)", kind)
+    echo(folder / "models", "big", Ends(x, (y,)), "np.repeat(x[:, :1], 6_000_000, axis=1)")
+    two = Ends(x, tuple(End(name, "float32", (2,)) for name in ("y", "other")))
     echo(folder / "models", "two", two, "x")
     names = sorted(path.name for path in (folder / "models").iterdir())
     with running_server(folder / "models", names, folder / "server.log", extra=AT_ONCE) as server:
         yield server
 
 
-def echo(repository: Path, name: str, tensors: Any, answer: str) -> None:
+def echo(repository: Path, name: str, ends: Ends, answer: str, kind: str = "FP32") -> None:
+    from tritonclient.grpc.model_config_pb2 import DataType
+
     plant(repository, name)
-    text = get_config(name, "python", tensors, 4, False).split("model_warmup")[0]
-    (repository / name / "config.pbtxt").write_text(text)
+    config = get_common(name, "python", ends, 4, False)
+    for one in (*config.input, *config.output):
+        one.data_type = DataType.Value(f"TYPE_{kind}")
+    config.ClearField("model_warmup")
+    write_text(repository / name / "config.pbtxt", config)
     (repository / name / "1" / "model.py").write_text(
         "import numpy as np\nimport triton_python_backend_utils as pb_utils\n"
         "class TritonPythonModel:\n"

@@ -1,5 +1,6 @@
 """config.pbtxt, parsed with Triton's own protobuf and compared with the ONNX file."""
 
+import importlib
 from pathlib import Path
 
 import onnx
@@ -9,7 +10,17 @@ from google.protobuf import text_format
 from onnx import TensorProto, helper
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from scripts.triton.write_config import QUEUE_DELAY_MICROSECONDS, main
+from scripts.case.keys import DTYPES
+from scripts.graphs.ends import End, Ends
+from scripts.triton.model_config import to_text
+from scripts.triton.write_config import (
+    QUEUE_DELAY_MICROSECONDS,
+    TYPES,
+    get_comments,
+    get_config,
+    main,
+)
+from scripts.variants import BY_NAME
 
 TRITON = {
     TensorProto.FLOAT: "TYPE_FP32",
@@ -263,3 +274,87 @@ def test_each_model_is_warmed_up_at_the_batches_it_declares(write, largest, size
         inputs = {name: (one.data_type, list(one.dims)) for name, one in warmup.inputs.items()}
         assert inputs == {one.name: (one.data_type, list(one.dims)) for one in config.input}
         assert all(one.zero_data for one in warmup.inputs.values())
+
+
+# ---- each backend's own part ---------------------------------------------------------------------
+
+BACKENDS = sorted({one.backend for one in BY_NAME.values() if one.backend})
+# What every model is told, and then each backend, as Triton's documentation writes it.
+SHARED = """
+max_batch_size: 8
+input [ {{ name: "ids" data_type: TYPE_INT64 dims: [ 16 ] }}, {{ name: "age" data_type: TYPE_FP32 dims: [ 1 ] reshape {{ shape: [ ] }} }} ]
+output [ {{ name: "y" data_type: TYPE_FP32 dims: [ 2 ] }} ]
+dynamic_batching {{ preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 500 }}
+instance_group [ {{ kind: {kind} count: 1 }} ]
+model_warmup [
+  {{ name: "batch 1" batch_size: 1
+     inputs {{ key: "ids" value {{ data_type: TYPE_INT64 dims: [ 16 ] zero_data: true }} }}
+     inputs {{ key: "age" value {{ data_type: TYPE_FP32 dims: [ 1 ] zero_data: true }} }} }},
+  {{ name: "batch 8" batch_size: 8
+     inputs {{ key: "ids" value {{ data_type: TYPE_INT64 dims: [ 16 ] zero_data: true }} }}
+     inputs {{ key: "age" value {{ data_type: TYPE_FP32 dims: [ 1 ] zero_data: true }} }} }}
+]
+"""
+ON_A_GPU = """
+parameters { key: "cudnn_conv_algo_search" value { string_value: "1" } }
+optimization { execution_accelerators { gpu_execution_accelerator [
+  { name: "cuda" parameters { key: "use_tf32" value: "0" } } ] } }
+"""
+TORCHSCRIPT = """
+platform: "pytorch_libtorch"
+parameters { key: "DISABLE_OPTIMIZED_EXECUTION" value { string_value: "true" } }
+parameters { key: "INFERENCE_MODE" value { string_value: "true" } }
+"""
+OWN = {
+    ("onnx_fp16", False): ("onnxruntime", ""),
+    ("onnx_fp16", True): ("onnxruntime", ON_A_GPU),
+    ("torchscript_fp32", False): ("pytorch", TORCHSCRIPT),
+    ("torchscript_fp32", True): ("pytorch", TORCHSCRIPT),
+    ("trt_int8", True): ("tensorrt", ""),
+}
+ENDS = Ends((End("ids", "int64", (16,)), End("age", "float32", ())), (End("y", "float32", (2,)),))
+
+
+@pytest.mark.parametrize(("variant", "gpu"), OWN)
+def test_the_whole_configuration_of_each_backend(variant, gpu):
+    backend, own = OWN[variant, gpu]
+    config = get_config("toy", variant, ENDS, 8, gpu)
+    text = f'name: "toy" backend: "{backend}"' + own
+    text += SHARED.format(kind="KIND_GPU" if gpu else "KIND_CPU")
+    assert config == text_format.Parse(text, ModelConfig())
+    written = to_text(config, get_comments(variant, config))
+    assert text_format.Parse(written, ModelConfig()) == config
+
+
+@pytest.mark.parametrize(
+    ("variant", "gpu", "above", "why"),
+    [
+        ("onnx_fp32", True, "parameters {", "one load to the next"),
+        ("onnx_fp32", True, "optimization {", "TF32"),
+        ("torchscript_fp32", False, "parameters {", "rewrites the graph after the first runs"),
+        ("trt_fp16", True, "model_warmup {", "before the model is called ready"),
+        ("trt_fp16", True, "input {", "Triton has no empty dims"),
+    ],
+)
+def test_why_it_is_so_stands_above_what_is_so(variant, gpu, above, why):
+    config = get_config("toy", variant, ENDS, 8, gpu)
+    before, found, _ = to_text(config, get_comments(variant, config)).partition(f"\n{above}")
+    assert found
+    lines = before.splitlines()
+    last = max(i for i, line in enumerate(lines) if not line.startswith("#"))
+    assert why in " ".join(line.removeprefix("# ") for line in lines[last + 1 :])
+
+
+def test_nothing_is_said_of_what_is_not_there():
+    config = get_config("toy", "onnx_fp32", Ends((End("x", "bool", (2,)),), ()), 8, False)
+    assert set(get_comments("onnx_fp32", config)) == {"dynamic_batching", "model_warmup"}
+
+
+def test_every_backend_has_the_same_names_and_a_place_of_its_own():
+    modules = [importlib.import_module(f"scripts.backends.{name}.config") for name in BACKENDS]
+    assert sorted(module.PORTABLE for module in modules) == list(range(len(BACKENDS)))
+    assert all(callable(getattr(one, name)) for one in modules for name in ("ends", "complete"))
+
+
+def test_every_type_of_a_case_has_a_name_in_triton():
+    assert set(TYPES) == set(DTYPES)

@@ -27,10 +27,11 @@ import click
 
 from scripts.case.read_case import read_case
 from scripts.data.samples import Batch, Samples
-from scripts.files import gpu_name, hashes, versions, write_json
+from scripts.files import write_json
 from scripts.graphs.bf16_forms import counts, operators, opset_of
 from scripts.graphs.bf16_passes import convert
 from scripts.graphs.session import PROVIDERS, default_threads, open_session
+from scripts.step import record, step
 
 if TYPE_CHECKING:
     import onnx
@@ -46,13 +47,7 @@ Found = dict[str, Any]
 Kernels = dict[str, tuple[str, set[str]]]
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--model", required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--mode", required=True, type=click.Choice(["local", "docker"]))
-@click.option("--device", required=True, type=click.Choice(["cpu", "cuda"]))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(__doc__, "case", "samples", "model", "mode", "device", "out")
 def main(case_toml: Path, samples: Path, model: Path, mode: str, device: str, out: Path) -> None:
     import onnx
 
@@ -64,13 +59,14 @@ def main(case_toml: Path, samples: Path, model: Path, mode: str, device: str, ou
     else:
         found = apart(ask, model.read_bytes(), device, batch)
     content = {
-        "variant": "onnx_bf16",
-        "step": "support",
-        "mode": mode,
-        "device": device,
-        "gpu": gpu_name(device),
-        "inputs": hashes([case.path, samples, model]),
-        "versions": versions("onnxruntime", "onnx"),
+        **record(
+            "support",
+            [case.path, samples, model],
+            ("onnxruntime", "onnx"),
+            "onnx_bf16",
+            mode,
+            device,
+        ),
         **found,
         "nodes": counts(onnx.load(model, load_external_data=False))[1],
     }

@@ -18,21 +18,18 @@ from pathlib import Path
 
 import click
 
-from scripts.backends.onnxruntime.convert_fp32 import save
 from scripts.case.read_case import read_case
 from scripts.data.samples import Samples
 from scripts.files import read_json
 from scripts.graphs.bf16_forms import counts, opset_of
 from scripts.graphs.bf16_passes import convert
+from scripts.graphs.save import save
 from scripts.graphs.session import trial_sizes
+from scripts.step import step
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--model", required=True, type=click.Path(path_type=Path, exists=True))
+@step(__doc__, "case", "samples", "model", "out")
 @click.option("--support", required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(case_toml: Path, samples: Path, model: Path, support: Path, out: Path) -> None:
     import onnx
 

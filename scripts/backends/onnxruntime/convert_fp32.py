@@ -11,7 +11,6 @@ Prints  onnx_fp32: opset 18, 12 nodes, 0.1 MB, runs at batch 1, 31, 32
 import contextlib
 import io
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,9 @@ import click
 from scripts.case.read_case import Case, read_case
 from scripts.data.samples import Batch, Samples
 from scripts.families.torch.model import exact_float32, load_model
-from scripts.graphs.session import trial_sizes, try_model
+from scripts.graphs.save import save
+from scripts.graphs.session import trial_sizes
+from scripts.step import step
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 OPSET = 18  # what torch's exporter writes natively; every ONNX Runtime since 1.14 loads it
 IR_VERSION = 10  # the newest that ONNX Runtime 1.19 (Triton 24.10) loads
-ONE_FILE_BYTES = 2_000_000_000  # a protobuf cannot exceed 2 GiB
 OUTPUT = "output"
 ADVICE = (
     "If the batch size is the cause, take it from x.shape[0] instead of a fixed number; if an "
@@ -39,10 +39,7 @@ ADVICE = (
 )
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(__doc__, "case", "samples", "out")
 def main(case_toml: Path, samples: Path, out: Path) -> None:
     case = read_case(case_toml)
     exact_float32()
@@ -119,34 +116,6 @@ def tidy(model: "onnx.ModelProto") -> "onnx.ModelProto":
         del holder.metadata_props[:]
         holder.ClearField("doc_string")
     return model
-
-
-def save(
-    model: "onnx.ModelProto", out: Path, case: Case, batch: Batch, device: str = "cpu"
-) -> None:
-    """Write the model aside, check it in full, run it on `device`, and only then rename it into place."""
-    import onnx
-
-    data = out.with_name(out.name + ".data")
-    external = sum(_bytes(tensor) for tensor in model.graph.initializer) >= ONE_FILE_BYTES
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=out.parent) as folder:
-        aside = Path(folder) / out.name
-        onnx.save_model(model, aside, save_as_external_data=external, location=data.name)
-        try:
-            onnx.checker.check_model(str(aside), full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise click.ClickException(f"The ONNX checker refuses {out}: {error}") from None
-        try_model(aside, case, batch, out, device)
-        if external:
-            (aside.parent / data.name).replace(data)
-        aside.replace(out)
-    if not external:
-        data.unlink(missing_ok=True)
-
-
-def _bytes(tensor: Any) -> int:
-    return tensor.ByteSize() if not tensor.raw_data else len(tensor.raw_data)
 
 
 def _words(error: BaseException) -> str:

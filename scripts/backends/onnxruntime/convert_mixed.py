@@ -10,31 +10,22 @@ Usage   python3 -m scripts.backends.onnxruntime.convert_mixed data/digits/case.t
 Prints  onnx_int8_mixed: 1 of 5 nodes kept in float32, runs at batch 1, 31, 32
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from scripts.backends.onnxruntime.convert_fp32 import save
-from scripts.case.read_case import Case, read_case
+from scripts.case.read_case import read_case
 from scripts.data.samples import Samples
 from scripts.files import read_json
+from scripts.graphs.mixed import converter
+from scripts.graphs.save import save
 from scripts.graphs.session import trial_sizes
+from scripts.step import step
 from scripts.variants import BY_NAME
 
-if TYPE_CHECKING:
-    import onnx
 
-Convert = Callable[[frozenset[str]], "onnx.ModelProto"]
-
-
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
+@step(__doc__, "case", "samples", "source", "out")
 @click.option("--repair", required=True, type=click.Path(path_type=Path))
-@click.option("--source", required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(case_toml: Path, samples: Path, repair: Path, source: Path, out: Path) -> None:
     import onnx
 
@@ -42,31 +33,13 @@ def main(case_toml: Path, samples: Path, repair: Path, source: Path, out: Path) 
     if not found["made"]:
         raise click.ClickException(f"{repair} says of {found['variant']}: {found['reason']}.")
     data = Samples(case, samples)
-    nodes, convert = converter(found["repairs"], onnx.load(source), case, data)
+    nodes, convert = converter(BY_NAME[found["repairs"]].precision, onnx.load(source), case, data)
     save(convert(frozenset(found["kept"])), out, case, data.some(case.max_batch))
     sizes = ", ".join(str(size) for size in trial_sizes(case.max_batch))
     click.echo(
         f"{found['variant']}: {len(found['kept'])} of {len(nodes)} nodes kept in float32, "
         f"runs at batch {sizes}"
     )
-
-
-def converter(
-    variant: str, source: "onnx.ModelProto", case: Case, data: Samples
-) -> tuple[list[str], Convert]:
-    """(the nodes that `variant` has in low precision, in graph order; how to convert with some kept).
-
-    What needs doing once, calibration among it, is done here.
-    """
-    if BY_NAME[variant].precision == "int8":
-        from scripts.backends.onnxruntime.convert_int8 import quantiser
-
-        ranges, quantised = quantiser(source, case, data)
-        return list(ranges.nodes), quantised
-    from scripts.backends.onnxruntime.convert_fp16 import candidates, convert, prepare
-
-    prepared = prepare(source)
-    return candidates(prepared), lambda keep: convert(prepared, keep)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,8 @@ Usage   python3 -m scripts.backends.pytorch.trace_torchscript data/digits/case.t
 Prints  torchscript_fp32: 0.1 MB, same output as the model at batch 1, 31, 32
 """
 
-import contextlib
 import keyword
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +18,13 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from scripts.backends.pytorch.open import open_torchscript
 from scripts.case.read_case import Case, read_case
 from scripts.data.samples import Batch, Samples
 from scripts.families.torch.model import exact_float32, load_model, run_torch
 from scripts.files import writing
 from scripts.graphs.session import trial_sizes
+from scripts.step import step
 
 if TYPE_CHECKING:
     import torch
@@ -32,11 +32,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4  # of an output, relative to 1 + its magnitude: sums in another order
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--device", required=True, type=click.Choice(["cpu", "cuda"]))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(__doc__, "case", "samples", "device", "out")
 def main(case_toml: Path, samples: Path, device: str, out: Path) -> None:
     import torch
 
@@ -93,27 +89,6 @@ def _named(case: Case, model: "torch.nn.Module") -> "torch.nn.Module":
     wrapper = type("Traced", (torch.nn.Module,), {"forward": scope["forward"]})()
     wrapper.model = model
     return wrapper.eval()
-
-
-@contextlib.contextmanager
-def open_torchscript(path: Path, device: str) -> Iterator[Any]:
-    """A function from batch to raw output; the graph runs as it was saved, as Triton is told too.
-
-    Without that the executor rewrites the graph after the first runs, and results change with it.
-    """
-    import torch
-
-    exact_float32()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            model = torch.jit.load(str(path), map_location=device).eval()
-        except Exception as error:  # torch raises many kinds; its words are kept
-            raise click.ClickException(
-                f"PyTorch does not load {path} on {device}: {str(error).strip().splitlines()[0]}"
-            ) from None
-    with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-        yield lambda batch: run_torch(model, batch, device)
 
 
 def compare(case: Case, model: "torch.nn.Module", path: Path, batch: Batch, device: str) -> None:

@@ -24,22 +24,18 @@ from pathlib import Path
 
 import click
 
-from scripts.backends.tensorrt.engine import tensorrt_form
+from scripts.backends.tensorrt.form import tensorrt_form
 from scripts.case.read_case import Case, read_case
 from scripts.files import writing
+from scripts.step import step
 from scripts.variants import BY_NAME
 
 PLACES = ("/opt/tensorrt/bin", "/usr/src/tensorrt/bin", "/workspace/tensorrt/bin")
 SHOWN = 5  # lines of trtexec's own complaint
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--variant", required=True, type=click.Choice(list(BY_NAME)))
-@click.option("--model", required=True, type=click.Path(path_type=Path, exists=True))
+@step(__doc__, "case", "variant", "model", "log", "out")
 @click.option("--timing-cache", required=True, type=click.Path(path_type=Path))
-@click.option("--log", required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(
     case_toml: Path, variant: str, model: Path, timing_cache: Path, log: Path, out: Path
 ) -> None:

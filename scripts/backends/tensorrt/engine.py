@@ -3,17 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 
 from scripts.case.read_case import Case
-from scripts.data.samples import Batch
-
-Outputs = dict[str, NDArray[Any]]
+from scripts.graphs.marked import quiet
 
 
 @contextmanager
@@ -51,12 +46,6 @@ def open_engine(path: Path) -> Iterator[Any]:
         yield runner
 
 
-def infer(runner: Any, batch: Batch) -> Outputs:
-    """All outputs, copied: the runner gives views of buffers that its next call overwrites."""
-    rows = {name: np.ascontiguousarray(array) for name, array in batch.items()}
-    return {name: np.array(array) for name, array in runner.infer(rows).items()}
-
-
 def marked_engine(onnx_file: Path, case: Case) -> Any:
     """A loader that builds an engine from ONNX with every tensor as an output; TF32 off."""
     quiet()
@@ -78,26 +67,3 @@ def marked_engine(onnx_file: Path, case: Case) -> Any:
         ModifyNetworkOutputs(network, outputs=constants.MARK_ALL),
         CreateConfig(profiles=[profile], tf32=False),
     )
-
-
-@contextmanager
-def tensorrt_form(onnx_file: Path, precision: str) -> Iterator[Path]:
-    """The ONNX as TensorRT takes it: a file beside it for a while where it is int8, else itself."""
-    if precision != "int8":
-        yield onnx_file
-        return
-    import onnx
-
-    from scripts.graphs.int8_graph import for_tensorrt
-
-    with TemporaryDirectory() as folder:
-        form = Path(folder) / onnx_file.name
-        onnx.save_model(for_tensorrt(onnx.load(onnx_file)), form)
-        yield form
-
-
-def quiet() -> None:
-    """Polygraphy's own log off: what it raises says it all."""
-    from polygraphy.logger import G_LOGGER
-
-    G_LOGGER.module_severity = G_LOGGER.CRITICAL

@@ -21,10 +21,12 @@ from typing import Any
 
 import click
 
-from scripts.backends.tensorrt.engine import infer, open_engine
+from scripts.backends.tensorrt.engine import open_engine
 from scripts.case.read_case import Case, read_case
 from scripts.data.samples import Samples
-from scripts.files import gpu_name, hashes, versions, write_json
+from scripts.files import write_json
+from scripts.graphs.marked import infer
+from scripts.step import record, step
 from scripts.variants import BY_NAME
 
 # What TensorRT 10 ("Format/Datatype": "Row major linear FP16 format", "Half") and 11 ("Datatype")
@@ -41,12 +43,7 @@ NARROW_FIRST = ("float8", "int8", "float16", "bfloat16", "float32")
 IDLE = re.compile(r"reformat|noop|constant|shuffle|cast|identity|shape_call|trainstation", re.I)
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--variant", required=True, type=click.Choice(list(BY_NAME)))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--model", required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(__doc__, "case", "variant", "samples", "model", "out")
 def main(case_toml: Path, variant: str, samples: Path, model: Path, out: Path) -> None:
     case = read_case(case_toml)
     batch = Samples(case, samples).some(case.max_batch)
@@ -59,13 +56,14 @@ def main(case_toml: Path, variant: str, samples: Path, model: Path, out: Path) -
     check(found, wanted, variant, model)
     share = found["shares"].get(wanted, 0.0) if wanted != "float32" else 0.0
     content = {
-        "variant": variant,
-        "step": "precision",
-        "mode": "docker",
-        "device": "cuda",
-        "gpu": gpu_name("cuda"),
-        "inputs": hashes([case_toml, samples, model]),
-        "versions": versions("tensorrt", "polygraphy"),
+        **record(
+            "precision",
+            [case_toml, samples, model],
+            ("tensorrt", "polygraphy"),
+            variant,
+            "docker",
+            "cuda",
+        ),
         "metrics": found
         | {"precision": wanted, "share": share, "file_bytes": model.stat().st_size},
     }

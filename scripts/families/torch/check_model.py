@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scripts.case.read_case import Case, read_case
 from scripts.data.samples import Batch, Samples
 from scripts.families.torch.model import exact_float32, load_model, run_torch
-from scripts.files import hashes, versions, write_json
+from scripts.files import write_json
+from scripts.step import record, step
 from scripts.verdicts.heads import log_odds
 
 if TYPE_CHECKING:
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
 BATCH_TOLERANCE = 1e-3
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
-@click.argument("case_toml", type=click.Path(path_type=Path))
-@click.option("--samples", required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@step(__doc__, "case", "samples", "out")
 def main(case_toml: Path, samples: Path, out: Path) -> None:
     case = read_case(case_toml)
     exact_float32()
@@ -40,10 +38,7 @@ def main(case_toml: Path, samples: Path, out: Path) -> None:
     deviation = check(case, model, batch)
     shape = list(_run(case, model, {name: array[:1] for name, array in batch.items()}).shape[1:])
     content = {
-        "variant": "torch_fp32",
-        "step": "check",
-        "inputs": hashes([case.path, case.weights, samples]),
-        "versions": versions("torch", "numpy"),
+        **record("check", [case.path, case.weights, samples], ("torch", "numpy"), "torch_fp32"),
         "output_shape": shape,
         "metrics": {"batch_deviation_max": deviation},
     }

@@ -40,6 +40,19 @@ def exact_float32() -> None:
     torch.backends.cudnn.deterministic = True
 
 
+def set_torch(device: str, threads: int) -> None:
+    """True float32, and so many threads. Raises click.ClickException without a GPU to use."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise click.ClickException(
+            "PyTorch was asked for a GPU and finds none (torch.cuda.is_available() is False). "
+            "Check the driver, or run with GPU=no."
+        )
+    exact_float32()
+    torch.set_num_threads(threads)
+
+
 def run_torch(model: "torch.nn.Module", batch: Batch, device: str) -> NDArray[Any]:
     """The output for one batch, as a NumPy array. The batch is copied: a model may write to it."""
     import torch

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from scripts.backends.onnxruntime import check_range
-from scripts.backends.onnxruntime.check_range import LIMIT, beyond, measure, opened, watch, words
-from scripts.backends.onnxruntime.convert_fp16 import LARGEST, convert
+from scripts.backends.onnxruntime.check_range import words
+from scripts.graphs.fp16 import LARGEST, convert
+from scripts.graphs.range import LIMIT, beyond, measure, opened, watch
 from tests.graphs.test_fp16 import (
     PLAIN,
     TRAPS,

@@ -18,6 +18,7 @@ from scripts.backends.onnxruntime import convert_fp32 as export_onnx
 from scripts.case.read_case import read_case
 from scripts.data import read_samples
 from scripts.families.torch.model import load_model
+from scripts.graphs import save as graphs_save
 from scripts.graphs.fp16_passes import graphs
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -330,7 +331,7 @@ def test_another_shape_than_declared_is_refused(make_case):
 
 def test_large_weights_go_to_a_second_file(make_case, monkeypatch):
     make_case(LINEAR.format(body="return self.last(x)"), {"x": normal(6, 4)})
-    monkeypatch.setattr(export_onnx, "ONE_FILE_BYTES", 2000)
+    monkeypatch.setattr(graphs_save, "ONE_FILE_BYTES", 2000)
     for factor in (1, 2):  # a second time over the first
         save(small("n", factor, columns=300))
         assert sorted(path.name for path in OUT.parent.iterdir()) == [
@@ -345,7 +346,7 @@ def test_large_weights_go_to_a_second_file(make_case, monkeypatch):
 
 def test_a_refused_model_with_a_second_file_leaves_the_earlier_two(make_case, monkeypatch):
     make_case(LINEAR.format(body="return self.last(x)"), {"x": normal(6, 4)})
-    monkeypatch.setattr(export_onnx, "ONE_FILE_BYTES", 2000)
+    monkeypatch.setattr(graphs_save, "ONE_FILE_BYTES", 2000)
     save(small("n", columns=300))
     before = {path.name: path.read_bytes() for path in OUT.parent.iterdir()}
     with pytest.raises(click.ClickException):
@@ -357,7 +358,7 @@ def test_a_model_in_one_file_leaves_no_second_one_behind(make_case, monkeypatch)
     """convert_fp16 takes a second file as a sign that the weights stand in it."""
     make_case(LINEAR.format(body="return self.last(x)"), {"x": normal(6, 4)})
     with monkeypatch.context() as patch:
-        patch.setattr(export_onnx, "ONE_FILE_BYTES", 2000)
+        patch.setattr(graphs_save, "ONE_FILE_BYTES", 2000)
         save(small("n", columns=300))
     save(small("n"))
     assert [path.name for path in OUT.parent.iterdir()] == ["model.onnx"]

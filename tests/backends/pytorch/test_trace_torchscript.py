@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from scripts.backends.onnxruntime import prove as prove_precision
+from scripts.backends.pytorch import prove as prove_precision
 from scripts.backends.pytorch import trace_torchscript
-from scripts.backends.pytorch.trace_torchscript import open_torchscript
+from scripts.backends.pytorch.open import open_torchscript
 from scripts.case.read_case import read_case
 from tests.toy_case import INPUTS, Toy, run, says, state
 

@@ -1,0 +1,27 @@
+"""A converted ONNX beside the one that it was made from, tensor by tensor, both on the CPU."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scripts.case.read_case import Case
+from scripts.graphs.marked import marked, plain
+from scripts.variants import Variant
+
+PACKAGES = ("onnxruntime",)
+
+
+def how(name: str) -> str:
+    """How the variant is run here, for the report."""
+    half = "each float16 tensor is rounded as a GPU would, " if "fp16" in name else ""
+    return f"{half}on the CPU."
+
+
+@contextmanager
+def open_layers(
+    case: Case, variant: Variant, source: Path, model: Path, size: int
+) -> Iterator[tuple[Any, Any, int]]:
+    """(a runner with every tensor as an output, one of the model as served, the batch for both)."""
+    with marked(model) as found, plain(model) as served:
+        yield found, served, size
