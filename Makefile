@@ -179,6 +179,10 @@ include scripts/release/rules.mk
 include scripts/bench/rules.mk
 include tests/rules.mk
 
+# While steps find out which variants are made, all is made that does not wait for that.
+DEPENDING := $(MADE) $(foreach one,$(VARIANTS),$(if $(filter $(MADE),$(call source_of,$(one))),$(one)))
+$(R)/decided.mk: | $(filter-out $(DEPENDING:%=$(R)/%.%),$(FOUND) $(PICTURES))
+
 # What is timed is timed when nothing else is left to run, also under make -j: one after the other.
 BEFORE := $(FOUND) $(PICTURES) $(CONFIGS) $(R)/request.json
 define timed

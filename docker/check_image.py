@@ -82,7 +82,17 @@ def check_client() -> None:
     print("numpy", numpy.__version__, click.__name__, PIL.__name__)
 
 
+def check_pydantic() -> None:
+    """Every step reads case.toml with pydantic 2, ours or the image's own."""
+    import pydantic
+
+    if not pydantic.VERSION.startswith("2."):
+        sys.exit(f"This image brings pydantic {pydantic.VERSION}, and case.toml is read with 2.x.")
+    pydantic.create_model("Table", key=(int, ...))(key=1)
+
+
 if __name__ == "__main__":
+    check_pydantic()
     {
         "pytorch": check_pytorch,
         "tensorrt": check_tensorrt,

@@ -2,7 +2,7 @@
 SLOW := tests/containers tests/e2e
 .PHONY: test lint
 test: lint $(TRITON) ## ruff, mypy, import-linter, hadolint, shellcheck and all tests; FAST=yes: in three minutes
-	$(VENV)/bin/python -m pytest $(if $(filter yes,$(FAST)),$(SLOW:%=--ignore=%)) tests
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(if $(filter yes,$(FAST)),$(SLOW:%=--ignore=%)) tests
 
 lint: $(TOOLS)
 	$(VENV)/bin/ruff check .

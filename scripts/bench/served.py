@@ -15,7 +15,6 @@ from scripts.score.score_variant import score
 from scripts.triton.client import decode, encode, read_model
 from scripts.triton.measure_served import POOL, best, climb, measure
 from scripts.triton.model_config import write_text
-from scripts.triton.score_served import AT_ONCE
 from scripts.triton.server import running_server
 from scripts.triton.write_config import get_config
 
@@ -86,7 +85,7 @@ def measure_ceiling(folder: Path) -> dict[str, Any]:
     (folder / "identity" / "1" / "model.py").write_text(IDENTITY_MODEL, encoding="utf-8")
     levels = []
     log = folder / "identity.log"
-    with running_server(folder, ["identity"], log, extra=AT_ONCE) as server:
+    with running_server(folder, ["identity"], log, at_once=True) as server:
         model = read_model(server, "identity")
         numbers = np.arange(POOL, dtype=np.float32).reshape(-1, 1)
         requests = [encode(model, {"x": numbers[i : i + 1]}) for i in range(POOL)]

@@ -25,6 +25,7 @@ def save(figure: Any, out: Path) -> None:
     """
     with writing(out) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+    figure.set_layout_engine("none")  # it is laid out once for both
     with writing(out.with_suffix(".svg")) as temporary:
         temporary.write_text(svg(figure, out.stem), encoding="utf-8")
 

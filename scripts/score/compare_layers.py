@@ -1,4 +1,4 @@
-"""Compare a converted model with the ONNX it was made from, tensor by tensor, with polygraphy.
+"""Compare a converted model with the ONNX it was made from, tensor by tensor.
 
 A converted ONNX is compared with the float32 one, both in ONNX Runtime on the CPU; a TensorRT engine
 with its ONNX in ONNX Runtime on the CPU, by an engine built anew from that ONNX. All tensors are
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from scripts.case.read_case import Case, read_case
 from scripts.data.samples import Samples, load
 from scripts.files import read_json, write_json
-from scripts.graphs.marked import Outputs, infer, marked, quiet
+from scripts.graphs.marked import Outputs, marked, quiet
 from scripts.step import record, step
 from scripts.variants import BY_NAME, Variant, part
 from scripts.verdicts.thresholds import is_positive
@@ -112,12 +112,13 @@ def compare_models(
     sums: dict[str, list[float]] = {}
     unmarked = 0.0
     opened = part(variant.name, "layers").open_layers(case, variant, source, model, BATCH)
-    with marked(source) as exact, opened as (found, served, size):
+    exact = marked(source)
+    with opened as (found, served, size):
         for start in range(0, len(rows), size):
             batch = data.rows(rows[start : start + size])
-            inner = infer(found, batch)
-            add(sums, infer(exact, batch), inner)
-            for name, array in infer(served, batch).items():
+            inner = found(batch)
+            add(sums, exact(batch), inner)
+            for name, array in served(batch).items():
                 difference = np.abs(array.astype(np.float64) - inner[name]).max()
                 unmarked = float(np.maximum(unmarked, difference))  # NaN stays NaN
     return describe(graph, sums), unmarked if np.isfinite(unmarked) else None

@@ -46,7 +46,7 @@ from scripts.step import record, step
 from scripts.triton.client import Model, Send, connect, decode, encode, read_model, together
 from scripts.triton.counters import counted, read_counters
 from scripts.triton.memory import gpu_memory_mb, memory_mb, seconds_since_start
-from scripts.triton.score_served import AT_ONCE, SERVED, model_files
+from scripts.triton.score_served import SERVED, model_files
 from scripts.triton.server import Server, running_server
 from scripts.verdicts.compare_verdicts import deployed
 from scripts.verdicts.heads import log_odds
@@ -88,7 +88,7 @@ def main(
         used += [*model_files(repository, name, variant), logits, verdicts]
         threshold = deployed(read_json(verdicts))
         log = out.with_name(f"{variant}.load.log")
-        with running_server(repository, [name], log, extra=AT_ONCE) as server:
+        with running_server(repository, [name], log, at_once=True) as server:
             told = {"version": server.version, "native": server.native}
             start = seconds_since_start(server.process.pid)
             found[variant] = measure(server, name, case, data, load(logits), threshold) | {

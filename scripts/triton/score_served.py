@@ -52,7 +52,6 @@ from scripts.variants import BY_NAME, VARIANTS
 from scripts.verdicts.compare_verdicts import deployed
 
 IN_FLIGHT = 16  # requests of one sample
-AT_ONCE = ("--exit-timeout-secs=0",)  # how a server is ended here, which has nothing left to answer
 SERVED = [variant.name for variant in VARIANTS if variant.file is not None]
 
 
@@ -116,7 +115,7 @@ def serve(
     """
     blocks = replace(case, max_batch=max(case.max_batch, IN_FLIGHT))  # of which each is a request
     several, restarted = f"{IN_FLIGHT} in flight", "after a restart"
-    with running_server(repository, [model], log, extra=AT_ONCE) as server:
+    with running_server(repository, [model], log, at_once=True) as server:
         told = {
             "version": server.version,
             "native": server.native,
@@ -129,7 +128,7 @@ def serve(
         with open_in_flight(server, model, IN_FLIGHT) as run:
             parts.append(repeat(blocks, data, {several: run}, logits, threshold, several))
         statistics = counted(server, model, before, len(data))
-    again = running_server(repository, [model], log, extra=AT_ONCE)
+    again = running_server(repository, [model], log, at_once=True)
     with again as server, open_grpc(server, model) as run:
         parts.append(repeat(case, data, {restarted: run}, logits, threshold, restarted))
     return {"server": told, "in_flight": IN_FLIGHT, "statistics": statistics, **merge(parts)}

@@ -85,11 +85,13 @@ def running_server(
     ports: tuple[int, int, int] = (0, 0, 0),
     home: Home | None = None,
     extra: Sequence[str] = (),
+    at_once: bool = False,
 ) -> Iterator[Server]:
     """Start tritonserver with `models` of `repository`, wait until all are ready, end it afterwards.
 
     `ports` are those of HTTP, gRPC and metrics; 0 is a free one. What the server prints goes to `log`.
-    `extra` are more arguments of tritonserver. Raises click.ClickException with Triton's own words
+    `extra` are more arguments of tritonserver. `at_once`: it is killed afterwards, when it has nothing
+    left to answer; to end well takes it a second. Raises click.ClickException with Triton's own words
     when it does not start or a model does not load.
     """
     home = home or find_server()
@@ -100,7 +102,8 @@ def running_server(
         numbers = _choose(ports)
         name = f"verdict-{uuid.uuid4().hex[:12]}"
         arguments = [*_arguments(repository, models, numbers, name), *home.arguments, *extra]
-        with _process([str(home.executable), *arguments], home, log, name) as process:
+        command = [str(home.executable), *arguments]
+        with _process(command, home, log, name, at_once) as process:
             try:
                 version = _wait(process, numbers, models, log)
             except _Again as reason:
@@ -199,7 +202,7 @@ def _arguments(
 
 @contextmanager
 def _process(
-    command: list[str], home: Home, log: Path, name: str
+    command: list[str], home: Home, log: Path, name: str, at_once: bool
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The server in a process group of its own; neither it nor a stub outlives the block."""
     environment = dict(os.environ)
@@ -218,16 +221,17 @@ def _process(
     try:
         yield process
     finally:
-        _stop(process)
+        _stop(process, at_once)
         for left in SHARED_MEMORY.glob(f"{name}_*"):
             left.unlink(missing_ok=True)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes], at_once: bool) -> None:
     try:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):  # then it is killed below
-            process.wait(STOP_SECONDS)
+        if not at_once:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):  # then it is killed below
+                process.wait(STOP_SECONDS)
     finally:
         with suppress(ProcessLookupError):  # what is left of the group: stubs, or all of it
             os.killpg(process.pid, signal.SIGKILL)

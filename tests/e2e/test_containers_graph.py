@@ -11,7 +11,11 @@ from tests.project import Project
 VARIANTS = ("torch_fp32", "torchscript_fp32", "onnx_fp32", "onnx_fp16", "onnx_int8", "trt_fp32",
             "trt_fp16", "trt_int8")  # fmt: skip
 DOCKER = ("all", "MODE=docker", "GPU=yes", "V=1")
-RUN = re.compile(r'docker run .*IMAGE="(\w+) .* python3 -m scripts\.(\w+)')
+RUN = re.compile(r'docker run .*IMAGE="(\w+) .* python3 -m scripts\.([\w.]+)')
+
+
+ALWAYS = {"verdicts.state_claims", "release.conclude", "report.write_report", "report.write_html",
+          "release.publish_model", "release.check_production"}  # fmt: skip
 
 
 @pytest.fixture
@@ -29,10 +33,12 @@ def as_if_built(project: Project) -> Project:
         pairs += [
             f"onnx_{name}_mixed.repair.json",
             f"onnx_{name}.culprits.json",
+            f"onnx_{name}.culprits.png",
             f"onnx_{name}.culprits.svg",
         ]
-    pairs += [f"{variant}.{end}.svg" for variant in VARIANTS for end in ("deviation", "layers")]
-    for name in ("samples.json", "labels.npy", "threshold.svg", *pairs):
+    for end in ("deviation", "layers"):
+        pairs += [f"{variant}.{end}.{kind}" for variant in VARIANTS for kind in ("png", "svg")]
+    for name in ("samples.json", "labels.npy", "threshold.png", "threshold.svg", *pairs):
         (folder / "results/digits" / name).touch()
     done = project.make("-t", *DOCKER)
     assert done.returncode == 0, done.stderr
@@ -48,31 +54,33 @@ def runs(project: Project, *more: str) -> set[tuple[str, str]]:
 def test_the_image_of_each_step(project: Project) -> None:
     found = runs(project)
     assert {step for image, step in found if image == "tensorrt"} == {
-        "build_engine", "inspect_engine", "score_variant", "repeat_scoring", "compare_layers",
-        "measure_latency",
+        "backends.tensorrt.build_engine", "backends.tensorrt.prove", "score.score_variant",
+        "score.repeat_scoring", "score.compare_layers", "score.measure_latency",
     }  # fmt: skip
-    assert {"read_samples", "export_onnx", "score_variant", "measure_latency", "publish_model"} <= {
-        step for image, step in found if image == "pytorch"
-    }
+    assert {
+        "data.read_samples", "backends.onnxruntime.convert_fp32", "score.score_variant",
+        "score.measure_latency", "release.publish_model",
+    } <= {step for image, step in found if image == "pytorch"}  # fmt: skip
 
 
 def test_touching_a_dockerfile_runs_its_steps_and_what_follows(as_if_built: Project) -> None:
-    always = {"state_claims", "conclude", "write_report", "write_html", "publish_model",
-              "check_production"}  # fmt: skip
-    assert {step for _, step in runs(as_if_built)} <= always
+    assert {step for _, step in runs(as_if_built)} <= ALWAYS
     later = time.time_ns() + 10**10
     os.utime(as_if_built.folder / "docker/tensorrt.Dockerfile", ns=(later, later))
     found = runs(as_if_built)
     assert {step for image, step in found if image == "tensorrt"} == {
-        "build_engine", "inspect_engine", "score_variant", "repeat_scoring", "compare_layers",
-        "measure_latency",
+        "backends.tensorrt.build_engine", "backends.tensorrt.prove", "score.score_variant",
+        "score.repeat_scoring", "score.compare_layers", "score.measure_latency",
     }  # fmt: skip
     pytorch = {step for image, step in found if image == "pytorch"}
-    assert not pytorch & {"read_samples", "check_model", "export_onnx", "convert_fp16",
-                          "choose_threshold", "score_variant", "prove_precision"}  # fmt: skip
+    assert not pytorch & {
+        "data.read_samples", "families.torch.check_model", "backends.onnxruntime.convert_fp32",
+        "backends.onnxruntime.convert_fp16", "verdicts.choose_threshold", "score.score_variant",
+        "backends.onnxruntime.prove",
+    }  # fmt: skip
     # A dry run does not follow the second file of a step that makes two, so not all that comes after
     # the scores is shown.
-    assert {"plot_layers", "conclude", "write_report"} <= pytorch
+    assert {"report.draw_pictures", "release.conclude", "report.write_report"} <= pytorch
 
 
 def test_the_container_line(project: Project) -> None:
@@ -96,15 +104,17 @@ def test_the_container_line(project: Project) -> None:
 
 
 ASKED = re.compile(r"measure_perf_analyzer data/digits/case.toml --variant (\w+) ")
-WAITS = re.compile(r"^results/digits/(\w+)\.perf\.json:.*\|(.*)$", re.MULTILINE)
+WAITS = re.compile(r"^results/digits/([\w.]+)\.json:.*\| (.*)$", re.MULTILINE)
 
 
 def test_perf_analyzer_asks_one_server_after_the_other(project: Project) -> None:
     """Also under -j: each waits for the one before, and all for the other timings."""
     waits = dict(WAITS.findall(project.make("-n", "-p", *DOCKER).stdout))
-    for one, earlier in zip(VARIANTS[1:], ("", *VARIANTS[1:-1]), strict=True):
-        before = f" results/digits/{earlier}.perf.json" if earlier else ""
-        assert waits[one] == f" results/digits/served_latency.json{before}"
+    timed = ["latency", "latency_tensorrt", "served_latency"]
+    timed += [f"{one}.perf" for one in VARIANTS[1:]]
+    assert "results/digits/trt_fp16.served.json" in waits["latency"].split()
+    for one, earlier in zip(timed[1:], timed[:-1], strict=True):
+        assert waits[one] == f"results/digits/{earlier}.json"
     shown = project.make("-n", *DOCKER).stdout.replace("\\\n", " ")
     recipes = [line for line in shown.splitlines() if "measure_perf_analyzer" in line]
     assert [ASKED.findall(line) for line in recipes] == [[one] for one in VARIANTS[1:]]
@@ -118,7 +128,8 @@ def test_perf_analyzer_asks_one_server_after_the_other(project: Project) -> None
         assert '--network "container:$server"' in client and client.startswith("--rm ")
         assert "--gpus all" in server and "--gpus all" in client
         assert f"results/digits/{variant}.perf.json" in line
-        assert "--http 127.0.0.1:8000 --grpc 127.0.0.1:8001 --mode docker --device cuda" in line
+        asked = "--http 127.0.0.1:8000 --grpc 127.0.0.1:8001 --mode docker --device cuda"
+        assert asked in " ".join(line.split())
 
 
 @pytest.mark.parametrize("settings", [("MODE=docker", "SERVED=no"), ("MODE=local", "SERVED=yes")])
@@ -134,8 +145,7 @@ def test_touching_its_dockerfile_asks_perf_analyzer_again(as_if_built: Project) 
     later = time.time_ns() + 10**10
     os.utime(as_if_built.folder / "docker/client.Dockerfile", ns=(later, later))
     steps = {step for _, step in runs(as_if_built)}
-    assert steps == {"measure_perf_analyzer", "state_claims", "conclude", "write_report", "write_html",
-                     "publish_model", "check_production"}  # fmt: skip
+    assert steps == {"triton.measure_perf_analyzer"} | ALWAYS
 
 
 def test_release_and_registry_name_the_bases(project: Project) -> None:

@@ -15,7 +15,11 @@ import pytest
 
 from tests.project import Project
 
-STEP = re.compile(r"python -m scripts\.(\w+)")
+STEP = re.compile(r"python -m scripts\.([\w.]+)")
+# In make's own list of rules: a target, what it needs, and the step of its recipe.
+RULE = re.compile(
+    r"^([^#\t\n:][^:\n]*):(.*)\n(?:#.*\n)*\t.*\$\(call (?:step|program),([\w/]+)", re.MULTILINE
+)
 
 
 def steps(project: Project) -> set[str]:
@@ -71,16 +75,18 @@ def test_a_second_make_all_does_nothing_and_says_so(digits: Project) -> None:
 
 
 def imports(folder: Path) -> dict[str, set[str]]:
-    """script -> the scripts it imports, itself among them, directly or through others."""
+    """module -> the modules it imports, itself among them, directly or through others."""
+    paths = {
+        path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.py")
+    }
     direct: dict[str, set[str]] = {}
-    for path in folder.glob("*.py"):
-        tree = ast.walk(ast.parse(path.read_text()))
-        direct[path.stem] = set()
-        for node in tree:
-            if isinstance(node, ast.ImportFrom) and node.module == "scripts":
-                direct[path.stem] |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("scripts."):
-                direct[path.stem].add(str(node.module)[8:])
+    for name, path in paths.items():
+        direct[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("scripts."):
+                place = str(node.module).replace(".", "/")
+                for one in (place, *(f"{place}/{alias.name}" for alias in node.names)):
+                    direct[name] |= {one.removeprefix("scripts/")} & set(paths)
     whole = {}
     for name in direct:
         found, left = {name}, [name]
@@ -92,18 +98,38 @@ def imports(folder: Path) -> dict[str, set[str]]:
     return whole
 
 
-def test_touching_a_script_reruns_every_step_that_uses_it(digits: Project) -> None:
+def test_every_file_of_a_step_is_needed_by_what_the_step_makes(digits: Project) -> None:
     uses = imports(digits.folder / "scripts")
-    run = set(STEP.findall(digits.make("-n", "-B", "all", "V=1").stdout)) - {"variants"}
-    assert len(run) >= 12
-    for path in sorted((digits.folder / "scripts").glob("*.py")):
+    rules = RULE.findall(digits.make("-npq", "all").stdout)
+    made = {step for _, _, step in rules}
+    run = {step.replace(".", "/") for step in STEP.findall(digits.make("-nB", "all", "V=1").stdout)}
+    assert len(run) >= 20 and run <= made
+    for target, needed, step in rules:
+        if step in run:
+            missing = {f"scripts/{name}.py" for name in uses[step]} - set(needed.split())
+            assert not missing, (target, step)
+
+
+def test_touching_a_script_reruns_every_step_that_uses_it(digits: Project) -> None:
+    """One of each room, and those that belong to none."""
+    folder = digits.folder / "scripts"
+    uses = imports(folder)
+    run = {step.replace(".", "/") for step in STEP.findall(digits.make("-nB", "all", "V=1").stdout)}
+    used = {name: {step for step in run if name in uses[step]} for name in uses}
+    rooms: dict[str, str] = {}
+    for name in sorted(used, key=lambda name: (-len(used[name]), name)):
+        room = name.rpartition("/")[0] or name
+        rooms.setdefault(f"{room} {bool(used[name])}", name)
+    assert len(rooms) > 20
+    for name in rooms.values():
+        path = folder / f"{name}.py"
         was = path.stat()
         path.touch()
-        again = steps(digits)
+        again = {step.replace(".", "/") for step in steps(digits)}
         os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
-        assert {step for step in run if path.stem in uses[step]} <= again, path.name
-        if path.stem in ("bench", "new_case"):
-            assert not again, path.name
+        assert used[name] <= again, name
+        if name.startswith(("bench/", "doctor/", "case/new_case")):
+            assert not again, name
     assert not steps(digits)
 
 
@@ -113,7 +139,8 @@ def test_touching_a_plot_redraws_without_measuring_again(digits: Project) -> Non
     path.touch()
     again = steps(digits)
     os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
-    assert again == {"plot_threshold", "write_report", "write_html", "publish_model"}
+    assert again == {"report.draw_pictures", "report.write_report", "report.write_html",
+                     "release.publish_model"}  # fmt: skip
 
 
 def test_removing_any_artefact_builds_it_again(digits: Project) -> None:
@@ -229,7 +256,7 @@ def test_one_file_of_a_pair_missing_is_mended_in_one_run(digits: Project) -> Non
     assert digits.make("all").stdout == "make: Nothing to be done for 'all'.\n"
     labels = digits.folder / "results/digits/labels.npy"
     labels.rename(labels.with_name("aside"))
-    assert "read_samples" in steps(digits)
+    assert "data.read_samples" in steps(digits)
     labels.with_name("aside").rename(labels)
 
 

@@ -37,6 +37,12 @@ def plain(path: Path) -> Iterator[Any]:
         yield SimpleNamespace(infer=runner.infer, engine=path, context=None)
 
 
+@contextmanager
+def running(path: Path) -> Iterator[Any]:
+    """A runner of every tensor of the ONNX."""
+    yield SimpleNamespace(infer=marked(path))
+
+
 @pytest.fixture
 def tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module of that name, with what is asked of it here."""
@@ -63,7 +69,7 @@ def on_gpu(tmp_path: Path, tensorrt: None, monkeypatch: pytest.MonkeyPatch) -> s
         (tensorrt_open, "open_engine", plain),
         (tensorrt_layers, "open_engine", plain),
         (tensorrt_layers, "marked_engine", lambda path, case: path),
-        (tensorrt_layers, "running", lambda path, name: marked(path)),
+        (tensorrt_layers, "running", lambda path, name: running(path)),
         (inspect_engine, "open_engine", plain),
         (step, "gpu_name", lambda device: "NVIDIA X"),
         (inspect_engine, "tensors", lambda engine: {}),

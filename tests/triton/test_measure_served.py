@@ -21,8 +21,10 @@ from scripts import step as shared
 from scripts.bench.served import measure_ceiling
 from scripts.data.samples import Samples
 from scripts.triton import measure_served
+from scripts.triton.client import connect
 from scripts.triton.measure_served import climb, drive, hold, pool
 from scripts.triton.memory import gpu_memory_mb, memory_mb, seconds_since_start
+from scripts.triton.server import Server
 from tests.toy_case import Toy, run
 from tests.triton.test_score_served import inputs, linear, plant, save_onnx, store
 
@@ -441,3 +443,16 @@ def test_the_pool_is_spread_over_the_data_and_bounded(
     monkeypatch.setattr(measure_served, "POOL_BYTES", 1)
     assert len(pool(model, data)[1]) == 1
     assert linear(inputs()).shape == (61, 1)
+
+
+def test_the_thread_that_waits_for_answers_outlives_its_connection() -> None:
+    """gRPC ends it with the last connection otherwise, and now and then waits for that for ever."""
+    server = Server("", "127.0.0.1:9", "", False, "", Path("log"), None)  # type: ignore[arg-type]
+
+    async def once() -> None:
+        _, close = await connect(server, "model")
+        await close()
+
+    for _ in range(3):
+        asyncio.run(once())
+    assert [one for one in threading.enumerate() if "_poll_wrapper" in one.name]

@@ -23,7 +23,7 @@ from scripts.triton.client import (
 )
 from scripts.triton.counters import counted, read_counters
 from scripts.triton.model_config import write_text
-from scripts.triton.score_served import AT_ONCE, merge, open_in_flight
+from scripts.triton.score_served import merge, open_in_flight
 from scripts.triton.server import Server, running_server
 from scripts.triton.write_config import get_common, get_config
 from tests.toy_case import Toy, run
@@ -279,7 +279,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     two = Ends(x, tuple(End(name, "float32", (2,)) for name in ("y", "other")))
     echo(folder / "models", "two", two, "x")
     names = sorted(path.name for path in (folder / "models").iterdir())
-    with running_server(folder / "models", names, folder / "server.log", extra=AT_ONCE) as server:
+    with running_server(folder / "models", names, folder / "server.log", at_once=True) as server:
         yield server
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from scripts.case.read_case import Case
-from scripts.graphs.marked import marked, plain
+from scripts.graphs.marked import Inner, marked, plain
 from scripts.variants import Variant
 
 PACKAGES = ("onnxruntime",)
@@ -21,7 +20,6 @@ def how(name: str) -> str:
 @contextmanager
 def open_layers(
     case: Case, variant: Variant, source: Path, model: Path, size: int
-) -> Iterator[tuple[Any, Any, int]]:
-    """(a runner with every tensor as an output, one of the model as served, the batch for both)."""
-    with marked(model) as found, plain(model) as served:
-        yield found, served, size
+) -> Iterator[tuple[Inner, Inner, int]]:
+    """(the model with every tensor as an output, the model as served, the batch for both)."""
+    yield marked(model), plain(model), size

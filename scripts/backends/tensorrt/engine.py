@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from scripts.case.read_case import Case
-from scripts.graphs.marked import quiet
+from scripts.data.samples import Batch
+from scripts.graphs.marked import Outputs, quiet
 
 
 @contextmanager
@@ -44,6 +46,12 @@ def open_engine(path: Path) -> Iterator[Any]:
     # From bytes: polygraphy 0.50 (in the 26.07 image) cannot read a plan by its path on TensorRT 11.
     with running(EngineFromBytes(BytesFromPath(str(path))), str(path)) as runner:
         yield runner
+
+
+def infer(runner: Any, batch: Batch) -> Outputs:
+    """All outputs, copied: the runner gives views of buffers that its next call overwrites."""
+    rows = {name: np.ascontiguousarray(array) for name, array in batch.items()}
+    return {name: np.array(array) for name, array in runner.infer(rows).items()}
 
 
 def marked_engine(onnx_file: Path, case: Case) -> Any:

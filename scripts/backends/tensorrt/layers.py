@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from scripts.backends.tensorrt.engine import marked_engine, open_engine, running
+from scripts.backends.tensorrt.engine import infer, marked_engine, open_engine, running
 from scripts.backends.tensorrt.form import tensorrt_form
 from scripts.case.read_case import Case
+from scripts.graphs.marked import Inner
 from scripts.variants import Variant
 
 PACKAGES = ("onnxruntime", "tensorrt")
@@ -21,12 +22,13 @@ def how(name: str) -> str:
 @contextmanager
 def open_layers(
     case: Case, variant: Variant, source: Path, model: Path, size: int
-) -> Iterator[tuple[Any, Any, int]]:
-    """(a runner with every tensor as an output, one of the engine as served, the batch for both).
+) -> Iterator[tuple[Inner, Inner, int]]:
+    """(an engine with every tensor as an output, the engine as served, the batch for both).
 
     The first is an engine built anew from the ONNX, for batches of at most the case's largest.
     """
     with tensorrt_form(source, variant.precision) as form:
         engine = running(marked_engine(form, case), f"{source} with every tensor marked")
         with engine as found, open_engine(model) as served:
-            yield found, served, min(size, case.max_batch)
+            largest = min(size, case.max_batch)
+            yield partial(infer, found), partial(infer, served), largest

@@ -8,10 +8,9 @@ from typing import Any
 import click
 from numpy.typing import NDArray
 
-from scripts.backends.tensorrt.engine import open_engine
+from scripts.backends.tensorrt.engine import infer, open_engine
 from scripts.case.read_case import Case
 from scripts.data.samples import Run
-from scripts.graphs.marked import infer
 
 PACKAGES = ("tensorrt",)
 

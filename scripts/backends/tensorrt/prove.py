@@ -21,11 +21,10 @@ from typing import Any
 
 import click
 
-from scripts.backends.tensorrt.engine import open_engine
+from scripts.backends.tensorrt.engine import infer, open_engine
 from scripts.case.read_case import Case, read_case
 from scripts.data.samples import Samples
 from scripts.files import write_json
-from scripts.graphs.marked import infer
 from scripts.step import record, step
 from scripts.variants import BY_NAME
 
