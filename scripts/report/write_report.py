@@ -22,6 +22,7 @@ from scripts.report.claimed import (
     get_release,
     get_sensitivity,
 )
+from scripts.report.conditions import get_repeats, get_served
 from scripts.report.repaired import get_price, get_range, get_repair
 from scripts.report.sections import (
     get_conditions,
@@ -30,10 +31,8 @@ from scripts.report.sections import (
     get_latency,
     get_layers,
     get_quality,
-    get_repeats,
     get_reproduce,
     get_retuning,
-    get_served,
     number,
 )
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from scripts.case.rules import Rules
 from scripts.verdicts import thresholds
+from scripts.verdicts.exact_test import rejects
 from scripts.verdicts.thresholds import Flags, Keys, Logits, Threshold, Unreachable
 
 Labels = NDArray[np.bool_ | np.uint8]
 Cuts = tuple[Keys, Keys, Keys]  # index of the lowest positive; true and predicted positives
-SLACK = 1e-3  # in normal deviates: far above rounding, far below one sample
 
 
 class NoGuarantee(ValueError):
@@ -131,10 +131,10 @@ def guaranteed(
     n, delta = len(keys), float(1 - Fraction(str(float(confidence))))
     _, largest = _predicted(keys)
     # a part passes whole where its fewest hits would do among its most predicted positives
-    open_parts = ~_rejects(hits_from[1:], largest, precision, delta) & (largest >= k0)
+    open_parts = ~rejects(hits_from[1:], largest, precision, delta) & (largest >= k0)
     chosen = 0
     for cuts, hits, predicted in _cuts(keys, hits_from, np.flatnonzero(open_parts)[::-1]):
-        failed = ~_rejects(hits, predicted, precision, delta) & (predicted >= k0)
+        failed = ~rejects(hits, predicted, precision, delta) & (predicted >= k0)
         if failed.any():
             last = keys[cuts[failed][-1]]  # the first that failed, from the top
             chosen = int(np.searchsorted(keys, ((last >> 1) + 1) << 1))
@@ -160,9 +160,9 @@ def bounded(logits: Logits, labels: Labels, precision: Fraction, alpha: float) -
     smallest, _ = _predicted(keys)
     # a part may hold one where its most hits would do among as few predicted positives as there are
     most = hits_from[:-1]
-    some = _rejects(most, np.maximum(most, smallest), precision, alpha)
+    some = rejects(most, np.maximum(most, smallest), precision, alpha)
     for cuts, hits, predicted in _cuts(keys, hits_from, np.flatnonzero(some)):
-        passed = _rejects(hits, predicted, precision, alpha)
+        passed = rejects(hits, predicted, precision, alpha)
         if passed.any():
             positive = keys[thresholds._next(keys, int(cuts[np.argmax(passed)]), 1)]
             lowest = int(np.searchsorted(keys, (positive >> 1) << 1))
@@ -239,30 +239,6 @@ def _values(keys: Keys) -> NDArray[np.float64]:
     """The logits packed in the keys."""
     bits = thresholds._ordered((keys >> 1).astype(np.int32))
     return bits.view(np.float32).astype(np.float64)
-
-
-def _rejects(hits: Keys, predicted: Keys, precision: Fraction, alpha: float) -> Flags:
-    """Whether P(Bin(predicted, precision) >= hits) <= alpha: exact, for each cut.
-
-    That probability lies between 1 - Phi(_root(hits)) and 1 - Phi(_root(hits - 1)) (Zubkov & Serov
-    2013), which decides all but a few; those are computed.
-    """
-    from scipy.special import betainc, ndtri
-
-    p, z = float(precision), -float(ndtri(alpha))
-    passed = (hits > 0) & (_root(np.maximum(hits - 1, 0), predicted, p) > z + SLACK)
-    unsure = np.flatnonzero((hits > 0) & ~passed & (_root(hits, predicted, p) > z - SLACK))
-    tp, k = hits[unsure], predicted[unsure]
-    passed[unsure] = betainc(tp, k - tp + 1, p) <= alpha
-    return passed
-
-
-def _root(x: Keys, k: Keys, p: float) -> NDArray[np.float64]:
-    """sign(x / k - p) * sqrt(2 k KL(x / k, p)): nearly a normal deviate for x of Bin(k, p)."""
-    from scipy.special import rel_entr
-
-    twice = 2 * (rel_entr(x, k * p) + rel_entr(k - x, k * (1 - p)))
-    return np.sign(x - k * p) * np.sqrt(np.maximum(twice, 0))
 
 
 def _no_guarantee(
