@@ -1,6 +1,7 @@
 """What changed between two reports, a line for each fact: places, versions, data, rules, figures, gates, times."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from scripts.release.choose_variant import under_load

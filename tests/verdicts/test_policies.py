@@ -11,8 +11,9 @@ from scipy.stats import beta, binom, binomtest
 
 from scripts.bench.simulate_guarantees import PRECISION, guarantee_violations, true_precision
 from scripts.case.rules import Rules
-from scripts.verdicts import policies, thresholds
+from scripts.verdicts import thresholds
 from scripts.verdicts.bounds import precision_bound
+from scripts.verdicts.exact_test import rejects
 from scripts.verdicts.policies import NoGuarantee, bounded, choose, compared, guaranteed, widest_gap
 from scripts.verdicts.thresholds import Unreachable, choose_threshold, is_positive
 
@@ -226,11 +227,11 @@ def test_the_exact_test_agrees_with_scipy():
             tp[1::7] = k[1::7]
             tp[2::9] = 0
             wanted = binom.sf(tp - 1, k, float(p)) <= alpha
-            found = policies._rejects(tp, k, p, alpha)
+            found = rejects(tp, k, p, alpha)
             assert (found == wanted).all()
             both += 0 < wanted.sum() < 300
     assert both == 16
-    assert not policies._rejects(np.array([0, 3, 5]), np.array([5, 5, 5]), Fraction(1), 0.05).any()
+    assert not rejects(np.array([0, 3, 5]), np.array([5, 5, 5]), Fraction(1), 0.05).any()
 
 
 def test_all_of_29_are_guaranteed_to_be_nine_tenths(parts):
