@@ -83,6 +83,9 @@ TEXT_OF = s/^[[:blank:]]*$(1)[[:blank:]]*=[[:blank:]]*[\"']([A-Za-z0-9._\/-]+)[\
 said_in_toml = $(if $(NEEDS_CASE),$(shell sed -nE "$(call TEXT_OF,$(1))" $(TOML) | head -n 1))
 LIST_OF = s/^[[:blank:]]*$(1)[[:blank:]]*=[[:blank:]]*\[([^]]*)\].*/\1/p
 FAMILY := $(or $(call said_in_toml,family),torch)
+ifeq ($(wildcard scripts/families/$(FAMILY)/rules.mk),)
+  $(error $(TOML): family in [model] is "$(FAMILY)"; known are $(notdir $(patsubst %/rules.mk,%,$(wildcard 	scripts/families/*/rules.mk))))
+endif
 WEIGHTS := $(D)/$(or $(call said_in_toml,weights),weights.pth)
 UNLABELLED := $(call said_in_toml,unlabelled)
 SKIP := $(if $(NEEDS_CASE),$(shell sed -nE '$(call LIST_OF,skip)' $(TOML) | tr "\"'," '   '))

@@ -7,7 +7,8 @@ from scripts.case.limits import ON_A_LINE, quoted
 
 
 def check_facts(text: str, content: dict[str, Any]) -> None:
-    """Make reads three keys line by line, before anything is installed: they have to look so."""
+    """Make reads four keys line by line, before anything is installed: they have to look so."""
+    _check_line(text, "family", content["model"].get("family"), "model")
     _check_line(text, "weights", content["model"]["weights"], "model")
     _check_line(text, "unlabelled", content.get("data", {}).get("unlabelled"), "data")
     skip = content.get("skip", [])

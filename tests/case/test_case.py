@@ -3,6 +3,7 @@
 from fractions import Fraction
 from pathlib import Path
 
+import click
 import pytest
 
 from scripts.case.keys import DTYPES, HEADS
@@ -571,3 +572,22 @@ def test_an_input_of_a_csv_takes_no_name_of_another_result(read_toy: Toy, name: 
     """results/<case>/<name>.npy or <name>.traffic.npy would be two things."""
     read_toy.toml.write_text(csv_toml().replace('name = "x"', f'name = "{name}"'))
     read_toy.refuses(read_toy.read, f"cannot be called {name!r}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[model]", "[model]\nfamily = '''torch'''", ("family is", "on a line of its own")),
+        ("[labels]", '[labels]\n# family = "torch"\n', ()),
+    ],
+)
+def test_the_family_stands_as_make_reads_it(
+    toy: Toy, old: str, new: str, words: tuple[str, ...]
+) -> None:
+    toy.change(old, new)
+    if not words:
+        assert read_case(toy.toml).family == "torch"
+        return
+    with pytest.raises(click.ClickException) as caught:
+        read_case(toy.toml)
+    assert all(word in str(caught.value.message) for word in words), caught.value.message
