@@ -83,8 +83,9 @@ TEXT_OF = s/^[[:blank:]]*$(1)[[:blank:]]*=[[:blank:]]*[\"']([A-Za-z0-9._\/-]+)[\
 said_in_toml = $(if $(NEEDS_CASE),$(shell sed -nE "$(call TEXT_OF,$(1))" $(TOML) | head -n 1))
 LIST_OF = s/^[[:blank:]]*$(1)[[:blank:]]*=[[:blank:]]*\[([^]]*)\].*/\1/p
 FAMILY := $(or $(call said_in_toml,family),torch)
-ifeq ($(wildcard scripts/families/$(FAMILY)/rules.mk),)
-  $(error $(TOML): family in [model] is "$(FAMILY)"; known are $(notdir $(patsubst %/rules.mk,%,$(wildcard 	scripts/families/*/rules.mk))))
+FAMILIES := $(patsubst scripts/families/%/rules.mk,%,$(wildcard scripts/families/*/rules.mk))
+ifeq ($(filter $(FAMILY),$(FAMILIES)),)
+  $(error $(TOML): family in [model] is "$(FAMILY)"; known are $(FAMILIES))
 endif
 WEIGHTS := $(D)/$(or $(call said_in_toml,weights),weights.pth)
 UNLABELLED := $(call said_in_toml,unlabelled)
@@ -160,7 +161,8 @@ step = $(call program,$(1),$(2)) $(TOML) --samples $(R)/samples.json --mode $(MO
 
 # The files of a step that makes several: when one is missing all are made again, and all that depends
 # on them in the same run.
-pair = $(if $(filter $(words $(1)),$(words $(wildcard $(1)))),,.PHONY: $(1))
+missing = $(if $(filter $(words $(1)),$(words $(wildcard $(1)))),,.PHONY: $(2))
+pair = $(call missing,$(1),$(1))
 
 # What the rooms below add to: results for the report, pictures, and what is timed, in that order.
 FOUND :=

@@ -1,11 +1,13 @@
 """A copy of the project in a folder of its own, in which `make` runs for real."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+STEP = re.compile(r"python3? -m scripts\.([\w.]+)")
 
 
 class Project:
@@ -28,8 +30,18 @@ class Project:
             if path.name != "triton":
                 (folder / ".venv" / path.name).symlink_to(path)
 
+    def leave_out(self, *variants: str, case: str = "digits") -> None:
+        """Have case.toml skip the variants that a test is not about, to be quick."""
+        toml = self.folder / "data" / case / "case.toml"
+        skip = ", ".join(f'"{name}"' for name in variants)
+        toml.write_text(f"skip = [{skip}]\n{toml.read_text()}")
+
     def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.run("make", *arguments)
+
+    def steps(self, *options: str) -> set[str]:
+        """The steps that `make all` would run now."""
+        return set(STEP.findall(self.make("-n", "all", "V=1", *options).stdout))
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -1,21 +1,20 @@
-# Pages and pictures, from the results alone. The SVG of a picture, for report.html, lies beside the PNG,
-# which is the target.
-drawn = $(if $(wildcard $(1:.png=.svg)),,.PHONY: $(1))
+# Pages and pictures, from the results alone. The first picture of a variant is the target; its others, and
+# each one's SVG for report.html, are drawn by the same step and lie beside it.
 kinds_of = $(if $(filter $(REFERENCE),$(1)),threshold,deviation) $(if $(filter $(LAYERED),$(1)),layers) \
 	$(if $(filter $(REPAIRED),$(1)),culprits)
 picture = $(R)/$(if $(filter threshold,$(2)),,$(1).)$(2).png
 pictures_of = $(foreach kind,$(call kinds_of,$(1)),$(call picture,$(1),$(kind)))
+drawn = $(call pictures_of,$(1)) $(patsubst %.png,%.svg,$(call pictures_of,$(1)))
 drawn_from = $(R)/$(1).logits.npy $(COMPARED) $(R)/labels.npy \
 	$(foreach kind,$(filter layers culprits,$(call kinds_of,$(1))),$(R)/$(1).$(kind).json)
 define pictures
-$(foreach one,$(call pictures_of,$(1)),$(eval $(call drawn,$(one))))
-$(call pair,$(call pictures_of,$(1)))
-$(call pictures_of,$(1)) &: $(call drawn_from,$(1)) \
+$(call missing,$(call drawn,$(1)),$(firstword $(call drawn,$(1))))
+$(firstword $(call drawn,$(1))): $(call drawn_from,$(1)) \
 		$(call code,report/draw_pictures $(foreach kind,$(call kinds_of,$(1)),report/plot_$(kind)))
 	$$(call program,report/draw_pictures) --variant $(1) --results $(R) --reference $(REFERENCE) $(call kinds_of,$(1))
 endef
 $(foreach variant,$(VARIANTS),$(eval $(call pictures,$(variant))))
-PICTURES += $(foreach variant,$(VARIANTS),$(call pictures_of,$(variant)))
+PICTURES += $(foreach variant,$(VARIANTS),$(firstword $(call drawn,$(variant))))
 
 $(R)/report.md: $(R)/report.json $(PICTURES) $(call code,report/write_report)
 	$(call program,report/write_report) $< --out $@

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 SITE = Path("usr/local/lib/python3.11/dist-packages")
@@ -17,6 +18,10 @@ SITE = Path("usr/local/lib/python3.11/dist-packages")
 BROUGHT = ("torch", "functorch", "torchgen", "onnx", "numpy", "typing_extensions", "filelock",
            "sympy", "isympy", "mpmath", "networkx", "jinja2", "markupsafe", "fsspec", "google",
            "protobuf", "ml_dtypes", "setuptools", "pkg_resources", "_distutils_hack")  # fmt: skip
+# What no step imports: tools for developers, and the wheel whose binaries are taken.
+UNUSED = ("pip", "__pycache__", "mypy", "mypyc", "pytriton", "nvidia_pytriton", "pygments", "grimp",
+          "importlinter", "rich", "hypothesis")  # fmt: skip
+UNUSED_INSIDE = {"torch": ("include", "test", "protoc*"), "onnx": ("test",)}
 TRTEXEC = """\
 #!/bin/sh
 # Stands in for trtexec: says what it was asked, and writes a file in place of an engine.
@@ -116,13 +121,21 @@ SCRIPTS = {
 
 
 def debian(folder: Path) -> None:
-    """A Debian with Python, and with the host's certificates; about 40 s."""
+    """The files of a Debian with Python, not set up by its own scripts, and the host's certificates."""
     packages = "python3,python3-pip,ca-certificates,libgomp1,libstdc++6,libpython3.11"
     subprocess.run(
-        ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", str(folder)],
+        ["debootstrap", "--foreign", "--variant=minbase", f"--include={packages}", "bookworm",
+         str(folder)],
         check=True, capture_output=True,
     )  # fmt: skip
+    unpacked = set((folder / "debootstrap/required").read_text().split())
+    for package in (folder / "var/cache/apt/archives").glob("*.deb"):
+        if package.name.partition("_")[0] not in unpacked:
+            unpack(package, folder)
     shutil.rmtree(folder / "var/cache/apt", ignore_errors=True)
+    shutil.rmtree(folder / "debootstrap")
+    (folder / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    (folder / "etc/group").write_text("root:x:0:\n")
     shutil.copy("/etc/ssl/certs/ca-certificates.crt", folder / "etc/ssl/certs")
     for name, text in SCRIPTS.items():
         path = folder / name
@@ -135,25 +148,46 @@ def debian(folder: Path) -> None:
     (folder / "etc/shinit_v2").write_text("export READ_BY_BASH=yes\n")
 
 
-def furnish(folder: Path, packages: tuple[str, ...] | None) -> None:
-    """Put packages of this Python into the image's, in place of others; None: all of them."""
+def unpack(package: Path, folder: Path) -> None:
+    """The files of a .deb; /bin and /lib stay the links that they are."""
+    with subprocess.Popen(
+        ["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE
+    ) as tar:
+        command = ["tar", "-C", str(folder), "--keep-directory-symlink", "-x"]
+        subprocess.run(command, stdin=tar.stdout, check=True)
+
+
+def brought(name: str) -> bool:
+    """Whether NVIDIA's PyTorch image has this package, or folder of one."""
+    return name in BROUGHT
+
+
+def added(name: str) -> bool:
+    """Whether this project adds it, and a step needs it."""
+    return name not in (*BROUGHT, *UNUSED) and not name.endswith("__mypyc")
+
+
+def furnish(folder: Path, wanted: Callable[[str], bool]) -> None:
+    """Put packages of this Python into the image's."""
     source = Path(os.path.realpath(sys.prefix)) / "lib/python3.11/site-packages"
     target = folder / SITE
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
         name = path.name.removesuffix(".dist-info").partition("-")[0].removesuffix(".libs")
-        name = name.removesuffix(".py")
-        if name in ("pip", "__pycache__") or (packages is not None and name not in packages):
+        name = name.removesuffix(".py").partition(".cpython")[0]
+        if not wanted(name):
             continue
         if path.is_dir():
-            shutil.copytree(path, target / path.name, copy_function=_link, symlinks=True)
+            ignored = shutil.ignore_patterns(*UNUSED_INSIDE.get(name, ()))
+            shutil.copytree(
+                path, target / path.name, ignore=ignored, copy_function=_link, symlinks=True
+            )
         else:
             shutil.copy2(path, target / path.name)
 
 
 def _link(source: str, target: str) -> None:
-    """A hard link where that is possible: torch alone has 750 MB."""
+    """A hard link where that is possible: torch alone has 550 MB."""
     try:
         os.link(source, target)
     except OSError:
@@ -173,18 +207,15 @@ def triton(folder: Path) -> None:
     shutil.copy2(source / "bin/tritonserver", target / "bin")
 
 
-def import_image(host: str, folder: Path, tag: str, tensorrt: str | None = None) -> None:
+def import_image(host: str, folder: Path, tag: str, tensorrt: str) -> None:
     """The folder as the image `tag`, with the environment of NVIDIA's."""
-    changes = [
+    changes = (
         "ENV PIP_CONSTRAINT=/etc/pip/constraint.txt",
         "ENV BASH_ENV=/etc/shinit_v2",
         "ENV TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1",
         'ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh"]',
-    ]
-    if (folder / "opt/tritonserver").exists():
-        changes.append("ENV LD_LIBRARY_PATH=/opt/tritonserver/lib")
-    if tensorrt:
-        changes.append(f"ENV TRT_VERSION={tensorrt}")
+        f"ENV TRT_VERSION={tensorrt}",
+    )
     options = [word for change in changes for word in ("--change", change)]
     environment = os.environ | {"DOCKER_HOST": host}
     with subprocess.Popen(["tar", "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as tar:
@@ -192,3 +223,13 @@ def import_image(host: str, folder: Path, tag: str, tensorrt: str | None = None)
             ["docker", "import", *options, "-", tag],
             stdin=tar.stdout, check=True, capture_output=True, env=environment,
         )  # fmt: skip
+
+
+def extend_image(host: str, base: str, folder: Path, tag: str) -> None:
+    """The image `base` and the folder's files, as the image `tag`."""
+    lines = f"FROM {base}\nCOPY . /\nENV LD_LIBRARY_PATH=/opt/tritonserver/lib\n"
+    subprocess.run(
+        ["docker", "build", "--quiet", "--tag", tag, "--file", "-", str(folder)],
+        input=lines, text=True, check=True, capture_output=True,
+        env=os.environ | {"DOCKER_HOST": host},
+    )  # fmt: skip

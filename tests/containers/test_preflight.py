@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.containers.conftest import Engine
+    from tests.containers.engine import Engine
 
 ROOT = Path(__file__).resolve().parents[2]
 TRT = "11.1.0.106"

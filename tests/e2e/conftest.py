@@ -7,6 +7,14 @@ import pytest
 from tests.project import Project
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What looks at the built copy is run by one worker, so that it is built once."""
+    for item in items:
+        if "digits" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("digits"))
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A copy of the project without results."""

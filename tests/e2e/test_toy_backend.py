@@ -30,15 +30,12 @@ def with_toy(project: Project) -> None:
     listed.write_text(text.replace(")  # fmt: skip\n", LINE))
 
 
-def small_case(project: Project) -> Path:
-    """The bundled case with fewer samples and variants; its folder."""
+def small_case(project: Project) -> None:
+    """The bundled case with fewer samples and variants."""
     folder = project.folder / "data/digits"
     for name in ("inputs.npy", "labels.npy"):
         np.save(folder / name, np.load(folder / name)[:SAMPLES])
-    toml = folder / "case.toml"
-    skip = ", ".join(f'"{name}"' for name in OTHERS)
-    toml.write_text(f"skip = [{skip}]\n{toml.read_text()}")
-    return folder
+    project.leave_out(*OTHERS)
 
 
 def test_make_all_has_its_row_its_logits_its_served_parity_and_its_candidate(
