@@ -17,7 +17,9 @@ endif
 
 CONCLUDED := $(FOUND) $(if $(CONVERTED),$(R)/claims.json) $(TIMED)
 CONCLUDED += $(if $(PROMOTING),$(PROMOTION),$(wildcard $(PROMOTION)))
-$(R)/report.json: $(R)/decided.mk $(CONCLUDED) $(call needs,release/conclude)
+# A tie between two is settled by what their backends say of themselves, too.
+TIES := $(sort $(foreach one,$(CONVERTED),$(call part_of,$(one),config)))
+$(R)/report.json: $(R)/decided.mk $(CONCLUDED) $(call needs,release/conclude $(TIES))
 	$(call step,release/conclude,,--results $(R) --why-mode "$(WHY_MODE)" --gpu $(GPU) --why-gpu "$(WHY_GPU)" \
 		--release $(RELEASED) --served $(SERVED))
 

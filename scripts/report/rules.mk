@@ -16,18 +16,19 @@ endef
 $(foreach variant,$(VARIANTS),$(eval $(call pictures,$(variant))))
 PICTURES += $(foreach variant,$(VARIANTS),$(firstword $(call drawn,$(variant))))
 
-$(R)/report.md: $(R)/report.json $(PICTURES) $(call code,report/write_report)
+HOW := $(sort $(foreach one,$(LAYERED),$(call part_of,$(one),layers)))
+$(R)/report.md: $(R)/report.json $(PICTURES) $(call code,report/write_report $(HOW))
 	$(call program,report/write_report) $< --out $@
 
 $(R)/report.html: $(R)/report.json $(PICTURES) $(REFERENCE_LOGITS) $(R)/samples.json $(R)/labels.npy \
-		$(call needs,report/write_html)
+		$(call needs,report/write_html $(HOW))
 	$(call program,report/write_html) $< --case $(TOML) --samples $(R)/samples.json --out $@
 
 # results/report.md is the report of the case that was run last; its first line says which.
 ifneq ($(shell sed -n 1p results/report.md 2>/dev/null),\# Verdict report: $(CASE))
 .PHONY: results/report.md
 endif
-results/report.md: $(R)/report.json $(R)/report.md $(call code,report/write_report)
+results/report.md: $(R)/report.json $(R)/report.md $(call code,report/write_report $(HOW))
 	$(call program,report/write_report) $< --pictures $(CASE)/ --out $@
 
 .PHONY: compare

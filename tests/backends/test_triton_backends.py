@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from scripts.triton import home as triton_home
 from scripts.triton.server import Home, Server, running_server
 
+pytestmark = pytest.mark.xdist_group("backends")  # what is set up once for all is set up once
+
 TYPES = {"FP32": np.float32, "FP16": np.float16, "FP64": np.float64, "INT64": np.int64,
          "INT32": np.int32, "UINT8": np.uint8, "BOOL": np.bool_}  # fmt: skip
 WEIGHT = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)

@@ -8,6 +8,8 @@ import pytest
 
 from tests.project import ROOT, Project
 
+pytestmark = pytest.mark.xdist_group("gate")  # both look at one copy, in this order
+
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Project:

@@ -13,6 +13,8 @@ from scripts.variants import BY_NAME, REFERENCES
 from tests.hardware import measure
 from tests.hardware.machine import Machine
 
+pytestmark = pytest.mark.xdist_group("rehearsal")  # what is set up once for all is set up once
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 HERE_RUN = ["torch_fp32", "torchscript_fp32", "onnx_fp32", "onnx_fp16"]

@@ -27,6 +27,8 @@ from scripts.triton import write_config
 from scripts.variants import BY_NAME, part
 from scripts.verdicts import choose_threshold, compare_verdicts, state_claims
 
+pytestmark = pytest.mark.xdist_group("conclude")  # what is set up once for all is set up once
+
 CASE = """
 precision = 0.8
 [model]

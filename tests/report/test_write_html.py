@@ -22,6 +22,8 @@ from scripts.report.write_html import literal, main, nearest_samples, page, read
 from scripts.report.write_report import render
 from tests import browser
 
+pytestmark = pytest.mark.xdist_group("html")  # what is set up once for all is set up once
+
 REPORT = Path(__file__).parents[1] / "golden" / "report.json"
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 PNG = b"\x89PNG" + bytes(300)

@@ -28,6 +28,8 @@ from scripts.triton.server import Server, running_server
 from scripts.triton.write_config import get_common, get_config
 from tests.toy_case import Toy, run
 
+pytestmark = pytest.mark.xdist_group("served")  # what is set up once for all is set up once
+
 COUNT, THRESHOLD = 61, 0.5  # an odd number: the last batch of every condition is a smaller one
 CONDITIONS = [
     *(f"{protocol}, batch {size}" for protocol in ("HTTP", "gRPC") for size in (1, 3, 4)),

@@ -22,6 +22,8 @@ from scripts.triton import server as triton_server
 from scripts.triton.server import Home, Server, find_server, running_server
 from scripts.triton.words import last_words
 
+pytestmark = pytest.mark.xdist_group("server")  # what is set up once for all is set up once
+
 CONFIG = """\
 name: "echo"
 backend: "python"
