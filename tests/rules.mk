@@ -1,5 +1,5 @@
-# FAST=yes leaves out what starts containers or runs `make all`.
-SLOW := tests/containers tests/e2e
+# FAST=yes leaves out what starts containers or runs `make all`, whole or as a rehearsal.
+SLOW := tests/containers tests/e2e tests/hardware/test_measure.py
 .PHONY: test lint
 test: lint $(TRITON) ## ruff, mypy, import-linter, hadolint, shellcheck and all tests; FAST=yes: in three minutes
 	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(if $(filter yes,$(FAST)),$(SLOW:%=--ignore=%)) tests

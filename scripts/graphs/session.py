@@ -31,15 +31,11 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def open_session(
-    path: Path | bytes, device: str, threads: int, spin: bool = True
-) -> "onnxruntime.InferenceSession":
+def open_session(path: Path | bytes, device: str, threads: int) -> "onnxruntime.InferenceSession":
     """A session on `device` ("cpu" or "cuda") of a file, or of the bytes of one.
 
-    Raises click.ClickException, never falls back.
-
-    `spin`: whether idle worker threads burn processor time while they wait; off when several
-    sessions are timed side by side.
+    Raises click.ClickException, never falls back. Idle worker threads do not spin: other sessions, and
+    other steps, run beside it.
     """
     import onnxruntime
 
@@ -56,7 +52,7 @@ def open_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(
             path if isinstance(path, bytes) else str(path),

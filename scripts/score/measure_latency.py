@@ -54,7 +54,7 @@ def main(
     with ExitStack() as stack:
         runs = {
             name: stack.enter_context(
-                part(name, "open").open_variant(case, name, path, device, threads, spin=False)
+                part(name, "open").open_variant(case, name, path, device, threads)
             )[0]
             for name, path in paths.items()
         }

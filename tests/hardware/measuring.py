@@ -49,7 +49,7 @@ def open_variant(case: Case, variant: str, *arguments: Any, **more: Any) -> Any:
 def opened(subject: Subject, variant: str, tf32: bool = False) -> Iterator[tuple[Run, str]]:
     """The variant as every step of the project opens it."""
     path, threads = subject.artefact(variant), default_threads()
-    with open_variant(subject.case, variant, path, subject.device, threads, spin=False) as one:
+    with open_variant(subject.case, variant, path, subject.device, threads) as one:
         yield (allowing_tf32(one[0]), one[1]) if tf32 else one
 
 

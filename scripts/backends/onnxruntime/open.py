@@ -13,11 +13,8 @@ PACKAGES = ("onnxruntime",)
 
 @contextmanager
 def open_variant(
-    case: Case, variant: str, model: Path, device: str, threads: int, spin: bool = True
+    case: Case, variant: str, model: Path, device: str, threads: int
 ) -> Iterator[tuple[Run, str]]:
-    """(a function from batch to raw output, the name of what runs it).
-
-    `spin`: whether idle worker threads burn processor time while they wait.
-    """
-    session = open_session(model, device, threads, spin)
+    """(a function from batch to raw output, the name of what runs it)."""
+    session = open_session(model, device, threads)
     yield (lambda batch: run_session(session, batch)), session.get_providers()[0]

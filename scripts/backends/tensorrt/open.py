@@ -17,7 +17,7 @@ PACKAGES = ("tensorrt",)
 
 @contextmanager
 def open_variant(
-    case: Case, variant: str, model: Path, device: str, threads: int, spin: bool = True
+    case: Case, variant: str, model: Path, device: str, threads: int
 ) -> Iterator[tuple[Run, str]]:
     """(a function from batch to raw output, the name of what runs it)."""
     if device != "cuda":
