@@ -530,7 +530,7 @@ def written(folder: Path) -> Path:
     """The golden report with a real plot, pictures and names that ask for trouble."""
     import io
 
-    from scripts.report.plot_deviation import svg
+    from scripts.report.pictures import svg
     from tests.report.test_plots import deviation
 
     stream = io.BytesIO()
