@@ -49,18 +49,18 @@ def step(manual: str | None, *needed: str) -> Callable[[Main], click.Command]:
     """
 
     def decorate(main: Main) -> click.Command:
-        accepted = {"case_toml", *SHARED} - {
-            "case_toml" if one == "case" else one for one in needed
-        }
+        asked = [name for name in needed if name != "case"]
+        idle = [name for name in SHARED if name not in needed]
 
         @functools.wraps(main)
         def command(**given: Any) -> None:
-            main(**{name: value for name, value in given.items() if name not in accepted})
+            for name in idle if "case" in needed else [*idle, "case_toml"]:
+                given.pop(name, None)
+            main(**given)
 
         wrapped: Any = command
-        for name in reversed([*dict.fromkeys([*needed, *SHARED])]):
-            if name != "case":
-                wrapped = _option(name, name in needed)(wrapped)
+        for name in reversed([*asked, *idle]):
+            wrapped = _option(name, name in needed)(wrapped)
         whole = click.argument("case_toml", type=A_PATH, required="case" in needed)(wrapped)
         return click.command(help=manual.splitlines()[0] if manual else None)(whole)
 

@@ -155,9 +155,8 @@ VARIANTS = (
 )  # fmt: skip
 
 BY_NAME = {variant.name: variant for variant in VARIANTS}
-# family -> the variant whose verdicts are taken as right, and the one to fall back to
+# family -> the variant whose verdicts are taken as right
 REFERENCES = {one.family: one for one in VARIANTS if one.source is None}
-FALLBACKS = {one.family: one for one in VARIANTS if one.fallback}
 
 
 NOT_MADE = "not made"
